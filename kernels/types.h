@@ -55,17 +55,19 @@ constexpr DType statistics_dtype(DType compute) {
   return compute == DType::kF64 ? DType::kF64 : DType::kF32;
 }
 
+// The conversions are always inlined: kernels/cpu/ops is compiled for several instruction sets, and
+// no out-of-line copy made for a wide one may be shared with the rest of the program.
 struct bf16 {
   std::uint16_t bits = 0;
   bf16() = default;
   // Round to nearest even; NaN stays NaN.
-  constexpr explicit bf16(float value) {
+  [[gnu::always_inline]] constexpr explicit bf16(float value) {
     const auto u = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t rounded = u + 0x7fffu + ((u >> 16) & 1u);
     const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
     bits = static_cast<std::uint16_t>(nan ? ((u >> 16) | 0x40u) : (rounded >> 16));
   }
-  constexpr explicit operator float() const {
+  [[gnu::always_inline]] constexpr explicit operator float() const {
     return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
   }
 };
@@ -74,8 +76,8 @@ struct f16 {
   std::uint16_t bits = 0;
   f16() = default;
   // Round to nearest even; overflow becomes infinity, NaN stays NaN.
-  constexpr explicit f16(float value);
-  constexpr explicit operator float() const;
+  [[gnu::always_inline]] constexpr explicit f16(float value);
+  [[gnu::always_inline]] constexpr explicit operator float() const;
 };
 
 // E4M3FN: bias 7, no infinity, NaN = 0x7F and 0xFF, largest 448 (reference/formats.md section 3).
@@ -84,8 +86,8 @@ struct fp8_e4m3 {
   fp8_e4m3() = default;
   // Clamps to +-448 first (never produces NaN from a finite or infinite value), then rounds to
   // nearest even; NaN stays NaN.
-  constexpr explicit fp8_e4m3(float value);
-  constexpr explicit operator float() const;
+  [[gnu::always_inline]] constexpr explicit fp8_e4m3(float value);
+  [[gnu::always_inline]] constexpr explicit operator float() const;
 };
 
 // UE8M0: byte b means 2^(b-127), 0xFF is NaN (OCP MX).
@@ -93,13 +95,13 @@ struct ue8m0 {
   std::uint8_t bits = 0;
   ue8m0() = default;
   // Smallest power of two >= value, exponent clamped to [1, 254] (DeepGEMM ceil_to_ue8m0).
-  constexpr explicit ue8m0(float value) {
+  [[gnu::always_inline]] constexpr explicit ue8m0(float value) {
     const auto u = std::bit_cast<std::uint32_t>(value);
     std::uint32_t e = ((u >> 23) & 255u) + ((u & 0x7fffffu) != 0 ? 1u : 0u);
     e = e < 1u ? 1u : (e > 254u ? 254u : e);
     bits = static_cast<std::uint8_t>(e);
   }
-  constexpr explicit operator float() const {
+  [[gnu::always_inline]] constexpr explicit operator float() const {
     if (bits == 0xff) return std::bit_cast<float>(0x7fc00000u);
     if (bits == 0) return std::bit_cast<float>(0x00400000u);
     return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 23);

@@ -24,16 +24,16 @@ class ConstView {
   const void* data() const { return data_; }
   DType dtype() const { return dtype_; }
   int rank() const { return rank_; }
-  std::int64_t extent(int axis) const;       // throws std::invalid_argument outside [0, rank)
-  std::int64_t rows() const;                 // product of all extents but the last; 1 for rank <= 1
-  std::int64_t cols() const;                 // last extent; 1 for rank 0
+  std::int64_t extent(int axis) const;  // throws std::invalid_argument outside [0, rank)
+  std::int64_t rows() const;            // product of all extents but the last; 1 for rank <= 1
+  std::int64_t cols() const;            // last extent; 1 for rank 0
   std::int64_t size() const { return rows() * cols(); }
   std::int64_t row_stride() const { return row_stride_; }
   bool contiguous() const { return row_stride_ == cols() || rows() <= 1; }
 
   // Typed pointer; throws std::invalid_argument when T is not the view's dtype.
   template <class T>
-  const T* as() const {
+  [[gnu::always_inline]] const T* as() const {
     expect_dtype(dtype_of_v<T>);
     return static_cast<const T*>(data_);
   }
@@ -64,7 +64,7 @@ class View : public ConstView {
 
   void* data() const { return const_cast<void*>(data_); }
   template <class T>
-  T* as() const {
+  [[gnu::always_inline]] T* as() const {
     expect_dtype(dtype_of_v<T>);
     return static_cast<T*>(data());
   }

@@ -1,0 +1,165 @@
+#include "kernels/reduce.h"
+
+#include <omp.h>
+
+#include "kernels/cpu/ops/block_scale.h"
+#include "kernels/cpu/ops/parallel.h"
+#include "kernels/cpu/ops/simd.h"
+
+namespace ds::kernels::DSK_ISA {
+namespace {
+
+template <class T>
+void add_row(const T* __restrict x, std::int64_t n, acc_t<T>* __restrict sums) {
+  for (std::int64_t i = 0; i < n; ++i) sums[i] += to_acc(x[i]);
+}
+template <class T>
+void add_product_row(const T* __restrict x, const T* __restrict z, std::int64_t n,
+                     acc_t<T>* __restrict sums) {
+  for (std::int64_t i = 0; i < n; ++i) sums[i] += to_acc(x[i]) * to_acc(z[i]);
+}
+
+// Sums of fixed groups of rows, added up in order: the same for any number of threads.
+template <class T>
+void column_sum(CpuContext& context, const ColumnSum& op) {
+  using A = acc_t<T>;
+  constexpr std::int64_t kRows = 128;
+  const std::int64_t rows = op.x.rows(), cols = op.x.cols();
+  const std::int64_t groups = (rows + kRows - 1) / kRows;
+  const T* x = op.x.as<T>();
+  const T* z = op.z ? op.z.as<T>() : nullptr;
+  A* y = op.y.as<A>();
+  const auto bytes = sizeof(A) * static_cast<std::size_t>(groups * cols);
+  A* sums = reinterpret_cast<A*>(context.scratch(context.threads(), bytes));
+#pragma omp parallel for num_threads(threads_for(context, rows* cols)) schedule(static)
+  for (std::int64_t g = 0; g < groups; ++g) {
+    A* own = sums + g * cols;
+    for (std::int64_t i = 0; i < cols; ++i) own[i] = A(0);
+    for (std::int64_t r = g * kRows; r < least(rows, (g + 1) * kRows); ++r) {
+      const T* row = x + r * op.x.row_stride();
+      if (z == nullptr) {
+        add_row(row, cols, own);
+      } else {
+        add_product_row(row, z + r * op.z.row_stride(), cols, own);
+      }
+    }
+  }
+  for (std::int64_t g = 0; g < groups; ++g) {
+    for (std::int64_t i = 0; i < cols; ++i) y[i] += sums[g * cols + i];
+  }
+}
+
+template <class T>
+double row_sum(const RowSquaredNorm& op, std::int64_t row) {
+  const T* x = op.x.as<T>() + row * op.x.row_stride();
+  const std::int64_t cols = op.x.cols();
+  double sum = 0.0;
+  for (std::int64_t c = 0; c < cols; c += kScaleBlock) {
+    const std::int64_t n = least(kScaleBlock, cols - c);
+    double factor = 1.0;
+    if (op.scale) {
+      const double s = block_scale(op.scale, row / kScaleBlock, c / kScaleBlock);
+      factor = s * s;
+    }
+    sum += factor * static_cast<double>(dot(x + c, x + c, n));
+  }
+  return sum;
+}
+
+template <class T>
+void row_squared_norm(CpuContext& context, const RowSquaredNorm& op) {
+  const std::int64_t rows = op.x.rows();
+  float* narrow = op.y.dtype() == DType::kF32 ? op.y.as<float>() : nullptr;
+  double* wide = op.y.dtype() == DType::kF64 ? op.y.as<double>() : nullptr;
+#pragma omp parallel for num_threads(threads_for(context, op.x.size())) schedule(static)
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const double sum = row_sum<T>(op, r);
+    if (wide != nullptr) {
+      wide[r] = sum;
+    } else {
+      narrow[r] = static_cast<float>(sum);
+    }
+  }
+}
+
+template <class T>
+double squares(const T* __restrict x, std::int64_t n) {
+  double lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) {
+      const auto value = static_cast<double>(x[i + j]);
+      lanes[j] += value * value;
+    }
+  }
+  for (int j = 0; i < n; ++i, ++j) {
+    const auto value = static_cast<double>(x[i]);
+    lanes[j] += value * value;
+  }
+  return reduce_lanes(lanes);
+}
+
+constexpr std::int64_t kNormBlock = 16384;
+
+std::int64_t norm_blocks(const ConstView& tensor) {
+  return (tensor.size() + kNormBlock - 1) / kNormBlock;
+}
+
+}  // namespace
+
+void run(CpuContext& context, const ColumnSum& op) {
+  with_compute_type(op.x.dtype(), [&]<class T>() { column_sum<T>(context, op); });
+}
+
+void run(CpuContext& context, const RowSquaredNorm& op) {
+  switch (op.x.dtype()) {
+    case DType::kF32:
+      return row_squared_norm<float>(context, op);
+    case DType::kF64:
+      return row_squared_norm<double>(context, op);
+    case DType::kBF16:
+      return row_squared_norm<bf16>(context, op);
+    case DType::kF16:
+      return row_squared_norm<f16>(context, op);
+    default:
+      return row_squared_norm<fp8_e4m3>(context, op);
+  }
+}
+
+// The blocks of all tensors are numbered through; each thread takes a run of numbers and leaves one
+// partial sum a block, added up in order afterwards.
+void run(CpuContext& context, const SquaredNorm& op) {
+  const ConstView* tensors = op.tensors.data();
+  double* out = op.out.data();
+  const std::size_t count = op.tensors.size();
+  std::int64_t blocks = 0;
+  for (std::size_t i = 0; i < count; ++i) blocks += norm_blocks(tensors[i]);
+  const auto bytes = sizeof(double) * static_cast<std::size_t>(blocks);
+  auto* partial = reinterpret_cast<double*>(context.scratch(context.threads(), bytes));
+#pragma omp parallel num_threads(threads_for(context, blocks* kNormBlock / 4))
+  {
+    const std::int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
+    const std::int64_t begin = blocks * me / team, end = blocks * (me + 1) / team;
+    std::int64_t first = 0;  // number of the tensor's first block
+    for (std::size_t i = 0; i < count && first < end; ++i) {
+      const ConstView& tensor = tensors[i];
+      const std::int64_t own = norm_blocks(tensor);
+      const std::int64_t from = begin > first ? begin - first : 0;
+      for (std::int64_t b = from; b < own && first + b < end; ++b) {
+        const std::int64_t at = b * kNormBlock;
+        const std::int64_t n = least(kNormBlock, tensor.size() - at);
+        partial[first + b] = tensor.dtype() == DType::kF64 ? squares(tensor.as<double>() + at, n)
+                                                           : squares(tensor.as<float>() + at, n);
+      }
+      first += own;
+    }
+  }
+  const double* next = partial;
+  for (std::size_t i = 0; i < count; ++i) {
+    double sum = 0.0;
+    for (std::int64_t b = norm_blocks(tensors[i]); b > 0; --b) sum += *next++;
+    out[i] = sum;
+  }
+}
+
+}  // namespace ds::kernels::DSK_ISA

@@ -1,0 +1,70 @@
+// Dataset row formats -> conversations (reference/text.md section 6).
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "libcore/text/message.h"
+
+namespace ds {
+
+enum class DataFormat { kMessages, kAlpaca, kShareGpt, kPromptCompletion, kText, kTokens };
+// "messages", "alpaca", "sharegpt", "prompt_completion", "text", "tokens".
+std::string_view data_format_name(DataFormat format);
+// The first format whose keys a row has; nullopt when none fits. Only keys are looked at.
+std::optional<DataFormat> detect_format(const nlohmann::ordered_json& row);
+// Whether a row has the keys of `format` (a row may have those of several).
+bool has_format(const nlohmann::ordered_json& row, DataFormat format);
+// The keys of a row, for messages: "prompt, chosen, rejected"; what it is when it is no object.
+std::string describe_keys(const nlohmann::ordered_json& row);
+
+struct TextRow {
+  std::string text;
+};
+struct PromptCompletionRow {
+  std::string prompt;
+  std::string completion;
+};
+// labels has the length of ids and holds ids or kNoTarget; ids are not negative.
+struct TokenRow {
+  std::vector<std::int32_t> ids;
+  std::vector<std::int32_t> labels;
+};
+using RowContent = std::variant<Conversation, TextRow, PromptCompletionRow, TokenRow>;
+
+// Why a row is dropped, or what was repaired in it. Kinds are part of the report format and never
+// change their meaning:
+// dropped  invalid_utf8 lone_surrogate invalid_json unknown_format other_format missing_field
+//          bad_type null_content content_not_text unknown_role roles_not_alternating no_answer
+//          empty_answer empty_row bad_tool_call bad_tools length_mismatch bad_id bad_conversation
+//          too_long no_target
+// repaired replaced_bytes joined_parts role_renamed empty_tool_calls arguments_object
+//          arguments_missing arguments_encoded_twice arguments_not_json (kept as it is)
+//          function_call content_object unanswered_turn tool_without_call (kept as it is)
+//          empty_prompt (kept as it is) enable_thinking bos_in_text eos_in_text
+struct RowRemark {
+  std::string kind;
+  std::string field;   // "messages[1].content"; empty: the row as a whole
+  std::string reason;  // a sentence: field, value found, value needed
+};
+
+struct ConvertedRow {
+  std::optional<RowContent> content;  // absent: unusable, see problem
+  RowRemark problem;
+  std::vector<RowRemark> repairs;
+  // Assistant messages of the conversation that are not learned ("loss": false, "weight": 0).
+  std::vector<std::size_t> masked;
+};
+
+// Reads one row. A conversation has at least one assistant message, ends with one, and its roles
+// alternate (user or tool results, then assistant; system messages anywhere). Never throws for bad
+// rows. Fields: text.md section 6; in conversations also thinking, enable_thinking, tools and a
+// chat_template_kwargs object of them.
+ConvertedRow convert_row(const nlohmann::ordered_json& row, DataFormat format);
+
+}  // namespace ds

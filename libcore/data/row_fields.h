@@ -1,0 +1,49 @@
+// Reading fields of a dataset row; shared by the format readers of this folder.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libcore/data/formats.h"
+#include "libcore/text/message.h"
+
+namespace ds::rows {
+
+using Json = nlohmann::ordered_json;
+
+// Thrown inside convert_row: the row cannot be used.
+struct BadRow {
+  RowRemark problem;
+};
+[[noreturn]] void drop(std::string kind, std::string field, const std::string& found_and_needed);
+
+// "null", "a list of 3", "an object", "the number 5", "the text "abc"", for messages.
+std::string describe_value(const Json& value);
+// The member, or nullptr when it is absent or null.
+const Json* find(const Json& object, std::string_view key);
+// A text that must be there (missing_field), and must be one (bad_type).
+std::string need_text(const Json& object, std::string_view key, const std::string& prefix = "");
+// A text that may be absent or null (then empty).
+std::string optional_text(const Json& object, std::string_view key);
+// "" or only ASCII white space.
+bool is_blank(std::string_view text);
+
+// Reads one turn of messages or sharegpt form ({role, content}, {from, value}) at `field`.
+// `learned` becomes false when the turn is marked as not learned.
+Message read_turn(const Json& turn, const std::string& field, ConvertedRow& row, bool& learned);
+// The assistant's calls: a list of {function: {name, arguments}} or {name, arguments}.
+std::vector<ToolCall> read_calls(const Json& calls, const std::string& field, ConvertedRow& row);
+// Turns of a list, appended to `conversation`; masked indices go to row.masked. `learn` false masks
+// them all.
+void read_turns(const Json& turns, const std::string& field, bool learn, ConvertedRow& row,
+                Conversation& conversation);
+// tools, thinking and chat_template_kwargs of a row.
+void read_settings(const Json& object, ConvertedRow& row, Conversation& conversation);
+// Roles, answers, unanswered last turns. `field` names the list of the row whose first element is
+// message `first` of the conversation.
+void check_conversation(const std::string& field, std::size_t first, ConvertedRow& row,
+                        Conversation& conversation);
+
+}  // namespace ds::rows

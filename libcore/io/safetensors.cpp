@@ -1,0 +1,187 @@
+#include "libcore/io/safetensors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "libcore/base/atomic_write.h"
+#include "libcore/base/error.h"
+#include "libcore/base/format.h"
+#include "libcore/base/utf8.h"
+#include "libcore/io/safetensors_header.h"
+
+namespace ds {
+
+SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
+  SafetensorsFile file;
+  file.path_ = path;
+  file.file_ = MappedFile(path);
+  SafetensorsHeader header =
+      parse_safetensors_header({file.file_.data(), file.file_.size()}, path.string());
+  file.tensors_ = std::move(header.tensors);
+  file.by_name_ = std::move(header.by_name);
+  file.metadata_ = std::move(header.metadata);
+  return file;
+}
+
+const TensorInfo* SafetensorsFile::find(std::string_view name) const {
+  const auto at = std::lower_bound(
+      by_name_.begin(), by_name_.end(), name,
+      [this](std::uint32_t index, std::string_view key) { return tensors_[index].name < key; });
+  if (at == by_name_.end() || tensors_[*at].name != name) return nullptr;
+  return &tensors_[*at];
+}
+
+const std::byte* SafetensorsFile::data(const TensorInfo& tensor) const {
+  return file_.data() + tensor.begin;
+}
+
+bool SafetensorsFile::aligned(const TensorInfo& tensor) const {
+  const auto bits = static_cast<std::uint64_t>(kernels::dtype_bits(tensor.dtype));
+  return bits < 8 || tensor.begin % (bits / 8) == 0;  // the mapping itself is page-aligned
+}
+
+ConstView SafetensorsFile::view(const TensorInfo& tensor) const {
+  if (tensor.shape.size() > 4) {
+    throw Error(ExitCode::kBadInput,
+                fmt::format("{}: tensor {} has rank {}, at most 4 is supported", path_.string(),
+                            quote_text(tensor.name), tensor.shape.size()));
+  }
+  if (!aligned(tensor)) {
+    throw Error(
+        ExitCode::kBadInput,
+        fmt::format("{}: tensor {} begins at byte {}, which is misaligned for {}", path_.string(),
+                    quote_text(tensor.name), tensor.begin, kernels::dtype_name(tensor.dtype)));
+  }
+  return {data(tensor), tensor.dtype, tensor.shape.data(), static_cast<int>(tensor.shape.size())};
+}
+
+namespace {
+
+// As serde_json writes strings.
+void append_json_string(std::string& out, std::string_view text) {
+  out += '"';
+  for (const char c : text) {
+    switch (c) {
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      default:
+        if (static_cast<unsigned char>(c) < 0x20) {
+          out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+        } else {
+          out += c;
+        }
+    }
+  }
+  out += '"';
+}
+
+std::string header_text(const std::vector<TensorToWrite>& tensors,
+                        const std::vector<std::uint64_t>& sizes,
+                        const std::map<std::string, std::string>& metadata) {
+  std::string text = "{";
+  if (!metadata.empty()) {
+    text += "\"__metadata__\":{";
+    bool first = true;
+    for (const auto& [key, value] : metadata) {
+      if (!std::exchange(first, false)) text += ',';
+      append_json_string(text, key);
+      text += ':';
+      append_json_string(text, value);
+    }
+    text += '}';
+  }
+  std::uint64_t offset = 0;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (text.size() > 1) text += ',';
+    append_json_string(text, tensors[i].name);
+    text += fmt::format(":{{\"dtype\":\"{}\",\"shape\":[", kernels::dtype_name(tensors[i].dtype));
+    for (std::size_t axis = 0; axis < tensors[i].shape.size(); ++axis) {
+      if (axis > 0) text += ',';
+      text += std::to_string(tensors[i].shape[axis]);
+    }
+    text += fmt::format("],\"data_offsets\":[{},{}]}}", offset, offset + sizes[i]);
+    offset += sizes[i];
+  }
+  text += '}';
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  return text;
+}
+
+}  // namespace
+
+void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  const auto defect = [&path](const std::string& what) {
+    throw Error(ExitCode::kInternal, path.string() + ": cannot be written: " + what);
+  };
+  std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
+    return a.dtype != b.dtype ? a.dtype > b.dtype : a.name < b.name;
+  });
+  std::vector<const std::string*> names;
+  std::vector<std::uint64_t> sizes;
+  std::uint64_t total = 0;
+  for (const TensorToWrite& tensor : tensors) {
+    names.push_back(&tensor.name);
+    const std::string shown = quote_text(tensor.name);
+    if (tensor.name == "__metadata__") defect("a tensor may not be named \"__metadata__\"");
+    if (utf8_error(tensor.name) != kUtf8Valid) defect("the tensor name " + shown + " is not UTF-8");
+    std::uint64_t bytes = 0;
+    bool whole = true;
+    if (!tensor_bytes(tensor.dtype, tensor.shape, bytes, whole) || !whole ||
+        __builtin_add_overflow(total, bytes, &total)) {
+      defect("tensor " + shown + " has the impossible shape " + shape_text(tensor.shape));
+    }
+    if (bytes > 0 && tensor.data == nullptr) defect("tensor " + shown + " has no data");
+    sizes.push_back(bytes);
+  }
+  std::sort(names.begin(), names.end(),
+            [](const std::string* a, const std::string* b) { return *a < *b; });
+  const auto twice =
+      std::adjacent_find(names.begin(), names.end(),
+                         [](const std::string* a, const std::string* b) { return *a == *b; });
+  if (twice != names.end()) defect("two tensors are named " + quote_text(**twice));
+  for (const auto& [key, value] : metadata) {
+    if (utf8_error(key) != kUtf8Valid || utf8_error(value) != kUtf8Valid) {
+      defect("the metadata of " + quote_text(key) + " is not UTF-8");
+    }
+  }
+
+  const std::string header = header_text(tensors, sizes, metadata);
+  if (header.size() > kLargestSafetensorsHeader) {
+    defect(fmt::format("its header would have {} bytes, at most {} are allowed", header.size(),
+                       kLargestSafetensorsHeader));
+  }
+  char length[8];
+  for (std::size_t i = 0; i < sizeof length; ++i) {
+    length[i] = static_cast<char>(static_cast<unsigned char>(header.size() >> (8 * i)));
+  }
+  AtomicFile file(path);
+  file.reserve(sizeof length + header.size() + total);
+  file.write(length, sizeof length);
+  file.write(header);
+  for (std::size_t i = 0; i < tensors.size(); ++i) file.write(tensors[i].data, sizes[i]);
+  file.commit();
+}
+
+}  // namespace ds

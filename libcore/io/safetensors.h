@@ -1,0 +1,82 @@
+// The safetensors container: a reader that trusts nothing and a writer whose bytes equal the
+// reference library's (reference/formats.md section 1).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/view.h"
+#include "libcore/base/mapped_file.h"
+
+namespace ds {
+
+using kernels::ConstView;
+using kernels::DType;
+
+// Largest header that is read or written (the reference's MAX_HEADER_SIZE).
+inline constexpr std::uint64_t kLargestSafetensorsHeader = 100'000'000;
+
+// One entry of a header. Offsets are relative to the file's first byte and were checked to lie in
+// it.
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<std::int64_t> shape;
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  std::uint64_t bytes() const { return end - begin; }
+};
+
+// A mapped, validated safetensors file. Opening reads the header only; every rule of
+// reference/formats.md section 1 is checked before anything is allocated by its say. Throws
+// Error(kIo) when the file cannot be opened and Error(kBadInput) naming file, tensor, numbers.
+// Stricter than the reference: duplicate keys anywhere in the known part of the header are refused
+// by name, and so are dimensions above 2^63 - 1.
+class SafetensorsFile {
+ public:
+  static SafetensorsFile open(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return path_; }
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }  // in offset order
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const TensorInfo* find(std::string_view name) const;  // nullptr when absent
+  // The tensor's bytes in the mapping; valid while this object lives. Not necessarily aligned.
+  const std::byte* data(const TensorInfo& tensor) const;
+  // Same as a view. Throws Error(kBadInput) for rank > 4 or when the data is misaligned for the
+  // dtype (callers copy such tensors with data()).
+  ConstView view(const TensorInfo& tensor) const;
+  bool aligned(const TensorInfo& tensor) const;
+  // The whole mapping, for advice to the kernel.
+  const MappedFile& file() const { return file_; }
+
+ private:
+  std::filesystem::path path_;
+  MappedFile file_;
+  std::vector<TensorInfo> tensors_;
+  std::vector<std::uint32_t> by_name_;  // indices of tensors_ sorted by name
+  std::map<std::string, std::string> metadata_;
+};
+
+// A tensor to write: its bytes come from `data` (contiguous), which must stay valid during the call
+// and may be null when the tensor has no elements.
+struct TensorToWrite {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<std::int64_t> shape;
+  const void* data = nullptr;
+};
+
+// Writes atomically (temporary file, flush to disk, rename). Order, header bytes and padding as the
+// reference's save_file: dtype rank descending, then name ascending; metadata keys sorted. Streams
+// the data: nothing is copied. Throws Error(kIo), or Error(kInternal) for tensors that make no
+// valid file (duplicate or reserved name, negative dimension, missing data, overflow).
+void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata);
+
+}  // namespace ds

@@ -1,0 +1,264 @@
+#include "libcore/model/deepseek.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cast.h"
+#include "kernels/elementwise.h"
+#include "kernels/expert_permute.h"
+#include "libcore/base/error.h"
+
+namespace ds {
+
+namespace {
+
+ConstView int_view(const std::vector<std::int32_t>& values) {
+  return ConstView(values.data(), DType::kI32, {static_cast<std::int64_t>(values.size())});
+}
+
+// Rows of a batch that predict something, and their place in the compacted order.
+struct TargetRows {
+  std::vector<std::int32_t> rows;     // token index of each target
+  std::vector<std::int32_t> targets;  // the id to predict
+  std::vector<std::int32_t> index;    // [tokens] position in rows, or rows.size() for none
+};
+
+TargetRows find_targets(const TokenBatch& batch) {
+  TargetRows found;
+  found.index.resize(batch.ids.size());
+  for (std::size_t i = 0; i < batch.ids.size(); ++i) {
+    if (batch.targets[i] == kNoTarget) continue;
+    found.rows.push_back(static_cast<std::int32_t>(i));
+    found.targets.push_back(batch.targets[i]);
+  }
+  std::fill(found.index.begin(), found.index.end(), static_cast<std::int32_t>(found.rows.size()));
+  for (std::size_t i = 0; i < found.rows.size(); ++i) {
+    found.index[static_cast<std::size_t>(found.rows[i])] = static_cast<std::int32_t>(i);
+  }
+  return found;
+}
+
+Rows rows_of(const TokenBatch& batch) {
+  return {.positions = int_view(batch.positions), .segments = int_view(batch.segments)};
+}
+
+}  // namespace
+
+Sequence::Sequence(const ModelConfig& config, std::int64_t capacity, DType dtype)
+    : capacity_(capacity) {
+  for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    layers_.emplace_back(dtype, std::vector<std::int64_t>{
+                                    capacity, config.kv_lora_rank + config.qk_rope_head_dim});
+  }
+}
+
+std::int64_t DeepSeekModel::lowest_trainable_layer() const {
+  const auto trains = [](const Parameter* p) { return p != nullptr && p->trainable && p->grad; };
+  const auto mlp_trains = [](const Mlp& mlp) {
+    return mlp.gate_proj.trainable() || mlp.up_proj.trainable() || mlp.down_proj.trainable();
+  };
+  if (embedding_.trainable()) return -1;
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const Block& block = blocks_[layer];
+    const Mla& mla = block.attention;
+    bool found = trains(block.attention_norm.parameter) || trains(block.mlp_norm.parameter) ||
+                 mla.q_proj.trainable() || mla.q_a_proj.trainable() || mla.q_b_proj.trainable() ||
+                 mla.kv_a_proj.trainable() || mla.kv_b_proj.trainable() || mla.o_proj.trainable();
+    if (block.mlp) found = found || mlp_trains(*block.mlp);
+    if (block.moe) {
+      found = found || trains(block.moe->gate_parameter);
+      for (const Expert& expert : block.moe->experts) {
+        found = found || expert.gate_proj.trainable() || expert.up_proj.trainable() ||
+                expert.down_proj.trainable();
+      }
+      if (block.moe->shared) found = found || mlp_trains(*block.moe->shared);
+    }
+    if (found) return static_cast<std::int64_t>(layer);
+  }
+  return static_cast<std::int64_t>(blocks_.size());
+}
+
+View DeepSeekModel::forward_blocks(Exec& exec, const Rows& rows, const ConstView& ids) {
+  const std::int64_t tokens = ids.cols();
+  // Nothing is kept: two buffers take turns as a block's input and output.
+  View h = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
+  View next = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
+  EmbeddingSaved embedding_saved;
+  embedding_.forward(exec, ids, h, embedding_saved);
+  for (const Block& block : blocks_) {
+    ArenaScope scope(exec.saved);
+    BlockSaved saved;
+    block.forward(exec, rows, h, next, saved);
+    std::swap(h, next);
+  }
+  return h;
+}
+
+LossSums DeepSeekModel::forward_backward(Exec& exec, const TokenBatch& batch, double grad_scale,
+                                         Recompute recompute) {
+  ArenaScope saved_scope(exec.saved);
+  ArenaScope scope(exec.scratch);
+  const Rows rows = rows_of(batch);
+  const ConstView ids = int_view(batch.ids);
+  const std::int64_t tokens = batch.tokens();
+  const std::int64_t hidden = config_.hidden_size;
+  const std::int64_t lowest = lowest_trainable_layer();
+  const auto layers = static_cast<std::int64_t>(blocks_.size());
+
+  std::vector<View> h;
+  std::vector<BlockSaved> saved(blocks_.size());
+  EmbeddingSaved embedding_saved;
+  h.push_back(exec.saved.allocate("block.h", exec.dtype, {tokens, hidden}));
+  embedding_.forward(exec, ids, h[0], embedding_saved);
+  for (std::int64_t layer = 0; layer < layers; ++layer) {
+    h.push_back(exec.saved.allocate("block.h", exec.dtype, {tokens, hidden}));
+    const auto l = static_cast<std::size_t>(layer);
+    if (recompute == Recompute::kFull || layer < lowest) {
+      ArenaScope dropped(exec.saved);
+      BlockSaved unused;
+      blocks_[l].forward(exec, rows, h[l], h[l + 1], unused);
+    } else {
+      blocks_[l].forward(exec, rows, h[l], h[l + 1], saved[l]);
+    }
+  }
+
+  const TargetRows target_rows = find_targets(batch);
+  const auto count = static_cast<std::int64_t>(target_rows.rows.size());
+  if (count == 0) return {};
+  const View h_targets = exec.scratch.allocate("head.h", exec.dtype, {count, hidden});
+  exec.device.run(kernels::GatherRows{
+      .x = h.back(), .index = int_view(target_rows.rows), .y = h_targets});
+  const bool need_dh = lowest < layers;
+  const bool need_head = need_dh || head_.trainable();
+  // One row more than targets, kept zero: where rows without a target take their gradient from.
+  const View dh_targets = need_head
+                              ? exec.scratch.allocate("head.dh", exec.dtype, {count + 1, hidden})
+                              : View();
+  const LossSums sums = head_.loss(exec, h_targets, int_view(target_rows.targets), grad_scale,
+                                   need_head ? dh_targets.slice_rows(0, count) : View(), nullptr);
+  if (!need_dh || sums.non_finite >= 0) return sums;
+
+  const View zero_row = dh_targets.slice_rows(count, 1);
+  std::memset(zero_row.data(), 0,
+              static_cast<std::size_t>(hidden * kernels::dtype_size(exec.dtype)));
+  const View dh = exec.scratch.allocate("block.dh", exec.dtype, {tokens, hidden});
+  exec.device.run(
+      kernels::GatherRows{.x = dh_targets, .index = int_view(target_rows.index), .y = dh});
+
+  for (std::int64_t layer = layers - 1; layer >= std::max<std::int64_t>(lowest, 0); --layer) {
+    const auto l = static_cast<std::size_t>(layer);
+    const bool need_dx = layer > lowest;
+    if (recompute == Recompute::kFull) {
+      ArenaScope again(exec.saved);
+      BlockSaved block_saved;
+      // h[l + 1] is written again with the same bits.
+      blocks_[l].forward(exec, rows, h[l], h[l + 1], block_saved);
+      blocks_[l].backward(exec, rows, h[l], block_saved, dh, need_dx);
+    } else {
+      blocks_[l].backward(exec, rows, h[l], saved[l], dh, need_dx);
+    }
+  }
+  if (lowest < 0) embedding_.backward(exec, ids, dh, embedding_saved);
+  return sums;
+}
+
+LossSums DeepSeekModel::loss(Exec& exec, const TokenBatch& batch, std::vector<double>* each) {
+  ArenaScope saved_scope(exec.saved);
+  ArenaScope scope(exec.scratch);
+  const View h = forward_blocks(exec, rows_of(batch), int_view(batch.ids));
+  const TargetRows target_rows = find_targets(batch);
+  const auto count = static_cast<std::int64_t>(target_rows.rows.size());
+  if (count == 0) return {};
+  const View h_targets = exec.scratch.allocate("head.h", exec.dtype, {count, config_.hidden_size});
+  exec.device.run(
+      kernels::GatherRows{.x = h, .index = int_view(target_rows.rows), .y = h_targets});
+  return head_.loss(exec, h_targets, int_view(target_rows.targets), 0.0, View(), each);
+}
+
+void DeepSeekModel::logits(Exec& exec, const TokenBatch& batch,
+                           const std::function<void(std::int64_t, const ConstView&)>& consume) {
+  ArenaScope saved_scope(exec.saved);
+  ArenaScope scope(exec.scratch);
+  const View h = forward_blocks(exec, rows_of(batch), int_view(batch.ids));
+  constexpr std::int64_t kChunkElements = std::int64_t{16} << 20;
+  const std::int64_t tokens = batch.tokens();
+  const std::int64_t chunk =
+      std::min(tokens, std::max<std::int64_t>(1, kChunkElements / config_.vocab_size));
+  const View logits =
+      exec.scratch.allocate("head.logits", exec.statistics(), {chunk, config_.vocab_size});
+  for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
+    const std::int64_t n = std::min(chunk, tokens - begin);
+    head_.logits(exec, h.slice_rows(begin, n), logits.slice_rows(0, n));
+    consume(begin, logits.slice_rows(0, n));
+  }
+}
+
+void DeepSeekModel::prefill(Exec& exec, const TokenBatch& prompts,
+                            std::span<Sequence* const> sequences, const View& logits) {
+  ArenaScope saved_scope(exec.saved);
+  ArenaScope scope(exec.scratch);
+  const Rows rows = rows_of(prompts);
+  const std::int64_t tokens = prompts.tokens();
+  const std::int64_t c = config_.kv_lora_rank;
+  const std::int64_t r = config_.qk_rope_head_dim;
+  View h = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
+  View next = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
+  EmbeddingSaved embedding_saved;
+  embedding_.forward(exec, int_view(prompts.ids), h, embedding_saved);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    ArenaScope layer_scope(exec.saved);
+    BlockSaved saved;
+    blocks_[layer].forward(exec, rows, h, next, saved);
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      const std::int64_t begin = prompts.segments[i];
+      const std::int64_t n = prompts.segments[i + 1] - begin;
+      const View cache = sequences[i]->layers_[layer].view().slice_rows(0, n);
+      exec.device.run(kernels::AddScaled{.x = saved.attention.latent.slice_rows(begin, n),
+                                         .y = cache.slice_cols(0, c),
+                                         .accumulate = false});
+      exec.device.run(
+          kernels::AddScaled{.x = saved.attention.kv_a.slice_rows(begin, n).slice_cols(c, r),
+                             .y = cache.slice_cols(c, r),
+                             .accumulate = false});
+    }
+    std::swap(h, next);
+  }
+  std::vector<std::int32_t> last;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    sequences[i]->length_ = prompts.segments[i + 1] - prompts.segments[i];
+    last.push_back(prompts.segments[i + 1] - 1);
+  }
+  const View h_last =
+      exec.scratch.allocate("head.h", exec.dtype, {logits.rows(), config_.hidden_size});
+  exec.device.run(kernels::GatherRows{.x = h, .index = int_view(last), .y = h_last});
+  head_.logits(exec, h_last, logits);
+}
+
+void DeepSeekModel::decode(Exec& exec, std::span<const std::int32_t> tokens,
+                           std::span<Sequence* const> sequences, const View& logits) {
+  ArenaScope saved_scope(exec.saved);
+  ArenaScope scope(exec.scratch);
+  const auto rows = static_cast<std::int64_t>(tokens.size());
+  const ConstView ids(tokens.data(), DType::kI32, {rows});
+  std::vector<std::int32_t> positions;
+  for (const Sequence* sequence : sequences) {
+    positions.push_back(static_cast<std::int32_t>(sequence->length_));
+  }
+  const View h = exec.scratch.allocate("block.h", exec.dtype, {rows, config_.hidden_size});
+  EmbeddingSaved embedding_saved;
+  embedding_.forward(exec, ids, h, embedding_saved);
+  std::vector<CacheRow> caches(sequences.size());
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      caches[i] = {.cache = sequences[i]->layers_[layer].view(),
+                   .length = static_cast<std::int32_t>(sequences[i]->length_)};
+    }
+    blocks_[layer].decode(exec, int_view(positions), h, caches);
+  }
+  for (Sequence* sequence : sequences) ++sequence->length_;
+  head_.logits(exec, h, logits);
+}
+
+}  // namespace ds

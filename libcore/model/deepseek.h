@@ -1,0 +1,121 @@
+// The model: embedding, blocks, head.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "libcore/config/lora_config.h"
+#include "libcore/config/model_config.h"
+#include "libcore/data/example.h"
+#include "libcore/model/weight_store.h"
+#include "libcore/nn/block.h"
+#include "libcore/nn/embedding.h"
+#include "libcore/nn/head.h"
+
+namespace ds {
+
+// Which activations are kept for backward: everything, or one tensor a layer and the rest is
+// recomputed. The result has the same bits either way.
+enum class Recompute { kNone, kFull };
+
+// Latent KV cache of one sequence: per layer [capacity, kv_lora + rope] (reference/model.md 3).
+class Sequence {
+ public:
+  Sequence(const ModelConfig& config, std::int64_t capacity, DType dtype);
+  std::int64_t length() const { return length_; }
+  std::int64_t capacity() const { return capacity_; }
+
+ private:
+  friend class DeepSeekModel;
+  std::vector<Tensor> layers_;
+  std::int64_t length_ = 0;
+  std::int64_t capacity_ = 0;
+};
+
+// A checkpoint ready to compute with. Weights are views of the mapped files; adapters and trained
+// parameters are owned here.
+class DeepSeekModel {
+ public:
+  // Loads FOLDER. `max_positions` is the longest sequence that will be used (sizes the rotary table).
+  // Throws Error naming the tensor (missing, wrong shape or dtype); MTP tensors are left alone.
+  static std::unique_ptr<DeepSeekModel> load(const ModelConfig& config, Checkpoint checkpoint,
+                                             DType compute, std::int64_t max_positions);
+  DeepSeekModel(const DeepSeekModel&) = delete;
+  DeepSeekModel& operator=(const DeepSeekModel&) = delete;
+
+  const ModelConfig& config() const { return config_; }
+  DType dtype() const { return compute_; }
+
+  // Adds adapters (values zero: initialise with init_lora or load_adapter). Once per model.
+  void add_lora(const LoraConfig& lora, const std::vector<LoraTarget>& targets);
+  // Makes every weight but the router's selection bias a trained parameter, held in f32 memory.
+  void make_all_trainable();
+  // In a fixed order: checkpoint order of the modules, A, B, magnitude of each.
+  const std::vector<Parameter*>& parameters() const { return parameters_; }
+  // Allocates gradients of all parameters.
+  void allocate_gradients();
+  // DoRA magnitudes := row norms of the base weights (as peft initialises them).
+  void reset_magnitudes();
+  
+
+  // Sum of the target losses of the batch; adds the gradients of sum * grad_scale to the trainable
+  // parameters.
+  LossSums forward_backward(Exec& exec, const TokenBatch& batch, double grad_scale,
+                            Recompute recompute);
+  // The same sum without gradients. `each`, when given, receives the loss of every target in the
+  // batch's order.
+  LossSums loss(Exec& exec, const TokenBatch& batch, std::vector<double>* each = nullptr);
+  // logits[tokens, vocab] of every position (F32, or F64 for F64), chunk by chunk: `consume` is
+  // called with the first row and the logits of some rows.
+  void logits(Exec& exec, const TokenBatch& batch,
+              const std::function<void(std::int64_t, const ConstView&)>& consume);
+
+  // Feeds whole prompts, one segment a sequence (empty sequences), and gives the logits after each
+  // prompt's last token: logits[sequences, vocab].
+  void prefill(Exec& exec, const TokenBatch& prompts, std::span<Sequence* const> sequences,
+               const View& logits);
+  // Feeds one token to each sequence: logits[sequences, vocab].
+  void decode(Exec& exec, std::span<const std::int32_t> tokens,
+              std::span<Sequence* const> sequences, const View& logits);
+
+  // The base weight of a module (for tests and merging).
+  const Linear* find_linear(const std::string& path) const;
+
+ private:
+  DeepSeekModel(const ModelConfig& config, Checkpoint checkpoint, DType compute);
+  void build(std::int64_t max_positions);
+  void build_rope(std::int64_t max_positions);
+  Linear make_linear(const std::string& path, std::int64_t in, std::int64_t out, bool bias);
+  RmsNorm make_norm(const std::string& name, std::int64_t size, double eps);
+  Mla make_attention(const std::string& prefix);
+  Mlp make_mlp(const std::string& prefix, std::int64_t width);
+  Moe make_moe(const std::string& prefix);
+  void for_each_linear(const std::function<void(Linear&)>& f);
+  Parameter& add_parameter(std::string name, ParameterRole role, std::vector<std::int64_t> shape);
+  Parameter& adopt_weight(const std::string& name, ParameterRole role,
+                          const std::vector<std::int64_t>& shape);
+  std::int64_t lowest_trainable_layer() const;
+  // Output of the last block, in exec.saved; nothing else is kept.
+  View forward_blocks(Exec& exec, const Rows& rows, const ConstView& ids);
+
+  ModelConfig config_;
+  DType compute_;
+  WeightStore weights_;
+  Embedding embedding_;
+  std::vector<Block> blocks_;
+  Head head_;
+  std::map<std::string, Linear*> linears_;
+  Tensor rope_cos_;
+  Tensor rope_sin_;
+  std::deque<Parameter> storage_;
+  std::vector<Parameter*> parameters_;
+  std::vector<Tensor> biases_;
+  bool full_ = false;
+};
+
+}  // namespace ds

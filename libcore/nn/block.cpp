@@ -1,0 +1,69 @@
+#include "libcore/nn/block.h"
+
+#include "kernels/elementwise.h"
+
+namespace ds {
+
+namespace {
+void copy(Exec& exec, const ConstView& from, const View& to) {
+  exec.device.run(kernels::AddScaled{.x = from, .y = to, .accumulate = false});
+}
+}  // namespace
+
+// h_out = h_mid + mlp(norm(h_mid)).
+void Block::mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const {
+  const std::int64_t tokens = saved.h_mid.rows();
+  saved.mlp_rstd = exec.saved.allocate("mlp.rstd", exec.statistics(), {tokens});
+  saved.mlp_xn = exec.saved.allocate("mlp.xn", exec.dtype, {tokens, saved.h_mid.cols()});
+  mlp_norm.forward(exec, saved.h_mid, saved.mlp_xn, saved.mlp_rstd);
+  copy(exec, saved.h_mid, h_out);
+  if (moe) {
+    moe->forward(exec, saved.mlp_xn, h_out, saved.moe);
+  } else {
+    mlp->forward(exec, saved.mlp_xn, h_out, saved.mlp);
+  }
+}
+
+void Block::forward(Exec& exec, const Rows& rows, const ConstView& h, const View& h_out,
+                    BlockSaved& saved) const {
+  const std::int64_t tokens = h.rows();
+  const std::int64_t hidden = h.cols();
+  saved.attention_rstd = exec.saved.allocate("attention.rstd", exec.statistics(), {tokens});
+  saved.attention.xn = exec.saved.allocate("attention.xn", exec.dtype, {tokens, hidden});
+  saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {tokens, hidden});
+  attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
+  copy(exec, h, saved.h_mid);
+  attention.forward(exec, rows, saved.h_mid, saved.attention);
+  mlp_forward(exec, h_out, saved);
+}
+
+void Block::backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSaved& saved,
+                     const View& dh, bool need_dx) const {
+  ArenaScope scope(exec.scratch);
+  const View dxn = exec.scratch.allocate("block.dxn", exec.dtype, {dh.rows(), dh.cols()});
+  if (moe) {
+    moe->backward(exec, dh, saved.moe, dxn);
+  } else {
+    mlp->backward(exec, dh, saved.mlp, dxn, false);
+  }
+  mlp_norm.backward(exec, dxn, saved.h_mid, saved.mlp_rstd, dh, true);
+  const bool need_dxn = need_dx || attention_norm.parameter != nullptr;
+  attention.backward(exec, rows, dh, saved.attention, need_dxn ? dxn : View());
+  if (need_dxn) attention_norm.backward(exec, dxn, h, saved.attention_rstd, dh, true);
+}
+
+void Block::decode(Exec& exec, const ConstView& positions, const View& h,
+                   std::span<const CacheRow> caches) const {
+  ArenaScope saved_scope(exec.saved);
+  BlockSaved saved;
+  const std::int64_t rows = h.rows();
+  saved.attention_rstd = exec.saved.allocate("attention.rstd", exec.statistics(), {rows});
+  saved.attention.xn = exec.saved.allocate("attention.xn", exec.dtype, {rows, h.cols()});
+  saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {rows, h.cols()});
+  attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
+  copy(exec, h, saved.h_mid);
+  attention.decode(exec, positions, saved.attention.xn, caches, saved.h_mid);
+  mlp_forward(exec, h, saved);
+}
+
+}  // namespace ds

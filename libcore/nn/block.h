@@ -1,0 +1,44 @@
+// One decoder layer.
+#pragma once
+
+#include <optional>
+
+#include "libcore/nn/mla.h"
+#include "libcore/nn/mlp.h"
+#include "libcore/nn/moe.h"
+
+namespace ds {
+
+struct BlockSaved {
+  View attention_rstd;  // [tokens]
+  View h_mid;           // [tokens, hidden] residual stream after attention
+  View mlp_rstd;        // [tokens]
+  View mlp_xn;          // [tokens, hidden]
+  MlaSaved attention;
+  MlpSaved mlp;
+  MoeSaved moe;
+};
+
+// h_mid = h + attention(norm(h)); h_out = h_mid + mlp(norm(h_mid)).
+struct Block {
+  RmsNorm attention_norm;
+  Mla attention;
+  RmsNorm mlp_norm;
+  std::optional<Mlp> mlp;  // a dense layer ...
+  std::optional<Moe> moe;  // ... or an MoE layer
+
+  void forward(Exec& exec, const Rows& rows, const ConstView& h, const View& h_out,
+               BlockSaved& saved) const;
+  // dh holds the gradient of h_out and is turned into that of h. Consumes saved. With need_dx false
+  // (nothing below is trained) only the gradients inside the block are taken.
+  void backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSaved& saved, const View& dh,
+                bool need_dx) const;
+  // One token a row; h is updated in place.
+  void decode(Exec& exec, const ConstView& positions, const View& h,
+              std::span<const CacheRow> caches) const;
+
+ private:
+  void mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const;
+};
+
+}  // namespace ds

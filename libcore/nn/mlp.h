@@ -1,0 +1,26 @@
+// Dense SwiGLU MLP; the shared experts are one of these too.
+#pragma once
+
+#include "libcore/nn/linear.h"
+
+namespace ds {
+
+struct MlpSaved {
+  View gate_up;  // [tokens, 2 * width]; backward overwrites it with its gradient
+  LinearSaved gate_proj, up_proj, down_proj;
+};
+
+struct Mlp {
+  std::int64_t width = 0;
+  Linear gate_proj;
+  Linear up_proj;
+  Linear down_proj;
+
+  // y += down(silu(gate(x)) * up(x)).
+  void forward(Exec& exec, const ConstView& x, const View& y, MlpSaved& saved) const;
+  // dx (+)= gradient of x given dy of the sum. Consumes saved.
+  void backward(Exec& exec, const ConstView& dy, MlpSaved& saved, const View& dx,
+                bool accumulate_dx) const;
+};
+
+}  // namespace ds

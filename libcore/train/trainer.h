@@ -1,0 +1,49 @@
+// One optimizer update from a window of micro-batches.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "libcore/model/deepseek.h"
+#include "libcore/optim/optimizer.h"
+#include "libcore/train/data_order.h"
+
+namespace ds {
+
+struct UpdateReport {
+  double loss_sum = 0.0;  // over the window's targets
+  std::int64_t targets = 0;
+  std::int64_t tokens = 0;
+  StepReport step;
+  double mean_loss() const { return targets > 0 ? loss_sum / static_cast<double>(targets) : 0.0; }
+  // Empty when everything is finite; else a sentence that names the tensor (or the loss) and the
+  // source lines of the micro-batch. Then nothing was updated.
+  std::string divergence;
+};
+
+// Gradients of the sum of target losses divided by the window's number of targets (never a mean of
+// means), clipping, AdamW. Throws Error(kInternal) for a window without targets.
+class Trainer {
+ public:
+  // All references must outlive the trainer.
+  Trainer(DeepSeekModel& model, Optimizer& optimizer, Device& device, std::uint64_t seed,
+          Recompute recompute);
+  // `step` counts finished updates; with the micro-batch it keys the dropout masks.
+  UpdateReport update(const Window& window, std::int64_t step, double lr_factor);
+  // Mean loss over batches without gradients.
+  LossSums evaluate(const TokenBatch& batch);
+
+  // Activation memory at its peak, by purpose.
+  std::size_t peak_activation_bytes() const { return saved_.peak_bytes() + scratch_.peak_bytes(); }
+
+ private:
+  DeepSeekModel& model_;
+  Optimizer& optimizer_;
+  Device& device_;
+  std::uint64_t seed_;
+  Recompute recompute_;
+  Arena saved_{"activations"};
+  Arena scratch_{"workspace"};
+};
+
+}  // namespace ds

@@ -1,0 +1,44 @@
+// What a run is about to do, in words and as JSON.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "libcore/cli/run.h"
+#include "libcore/train/memory_plan.h"
+#include "libcore/train/stages.h"
+#include "tools/finetune/session.h"
+#include "tools/finetune/train_data.h"
+
+namespace ds::finetune {
+
+// Says what was read and dropped (words), and emits deepseek/data/1.
+void report_data(cli::Run& run, const Dataset& dataset, const std::string& split);
+
+// The `--dry_run` plan.
+struct Plan {
+  const ModelConfig& config;
+  const AdapterPlan& adapter;
+  std::string method;
+  const std::vector<Stage>& stages;
+  const TrainData& data;
+  const MemoryPlan& memory;
+  std::int64_t available = 0;
+};
+std::string plan_text(const Plan& plan);
+nlohmann::json plan_json(const Plan& plan);
+
+// "attention 48,503,296; experts 3,284,140,032".
+std::string kinds_text(const std::map<std::string, std::int64_t>& by_kind);
+
+// The examples of a dataset as batches of at most `tokens` tokens (at least one row each).
+std::vector<TokenBatch> eval_batches(const Dataset& dataset, std::int64_t tokens);
+
+// Makes exactly the modules of a stage's `targets` spelling trainable (empty: all). Throws
+// Error(kUsage) when it names nothing the adapter has.
+void apply_stage_targets(const std::string& targets, const AdapterPlan& adapter,
+                         const ModelConfig& config, DeepSeekModel& model);
+
+}  // namespace ds::finetune
