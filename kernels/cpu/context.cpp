@@ -2,6 +2,7 @@
 
 #include <dnnl.h>
 
+#include <cstdint>
 #include <new>
 #include <stdexcept>
 #include <vector>
@@ -83,6 +84,7 @@ std::byte* CpuContext::scratch(int thread, std::size_t bytes) {
   if (thread < 0 || thread > impl_->threads) {
     throw std::invalid_argument("cpu context: no scratch slot " + std::to_string(thread));
   }
+  if (bytes > static_cast<std::size_t>(PTRDIFF_MAX)) throw std::bad_alloc();
   Slot& slot = impl_->slots[static_cast<std::size_t>(thread)];
   if (slot.data == nullptr || slot.size < bytes) {
     const std::size_t wanted = bytes < kAlignment ? kAlignment : bytes;

@@ -9,7 +9,7 @@ namespace {
 
 // Widened copies of a may take this much at a time; larger calls run in several passes over rows.
 constexpr std::int64_t kWidenedFloats = std::int64_t{16} << 20;
-constexpr std::int64_t kPanelFloats = 256 * 1024;  // widened panel of b: 1 MiB
+constexpr std::int64_t kPanelFloats = 1024 * 1024;  // widened panel of b: 4 MiB
 constexpr std::int64_t kBlockFloats = 256 * 1024;  // f32 block of c: 1 MiB
 constexpr std::int64_t kMinPanel = 64;             // columns below which a product is inefficient
 constexpr std::int64_t kColumnStep = 16;           // panels begin at multiples of this

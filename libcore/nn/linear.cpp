@@ -65,8 +65,10 @@ void add_bias(Exec& exec, const Linear& layer, const View& y) {
   const std::int64_t rows = y.rows();
   const View index = exec.scratch.allocate("bias.index", DType::kI32, {rows, 1});
   zero(index);
-  exec.device.run(kernels::CombineRows{
-      .x = layer.bias.reshape({1, layer.out}), .index = index, .y = y, .accumulate = true});
+  const View row = exec.scratch.allocate("bias.row", y.dtype(), {1, layer.out});
+  exec.device.run(kernels::AddScaled{
+      .x = layer.bias.reshape({1, layer.out}), .y = row, .accumulate = false});
+  exec.device.run(kernels::CombineRows{.x = row, .index = index, .y = y, .accumulate = true});
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ struct Linear {
   std::int64_t in = 0;
   std::int64_t out = 0;
   WeightRef weight;
-  ConstView bias;                 // optional [out], compute dtype
+  ConstView bias;                 // optional [out], statistics dtype
   Parameter* weight_parameter = nullptr;  // full-parameter training; weight.data views its value
   Parameter* bias_parameter = nullptr;
   std::optional<LoraSlot> lora;

@@ -123,8 +123,11 @@ std::vector<std::string> list_files(const fs::path& folder) {
   return files;
 }
 
-CheckpointWriter::CheckpointWriter(const fs::path& output, std::int64_t step)
-    : output_(output), temporary_(hidden_path(output, step, "tmp")), step_(step) {
+CheckpointWriter::CheckpointWriter(const fs::path& output, std::int64_t step, bool can_exchange)
+    : output_(output),
+      temporary_(hidden_path(output, step, "tmp")),
+      step_(step),
+      can_exchange_(can_exchange) {
   std::error_code error;
   fs::create_directories(output_, error);
   if (error) fail(output_, "created", error);
@@ -152,8 +155,8 @@ fs::path CheckpointWriter::commit() {
   if (!fs::exists(fs::symlink_status(target, error))) {
     if (::rename(temporary_.c_str(), target.c_str()) != 0) fail(target, "written", last_error());
     temporary_.clear();
-  } else if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) ==
-             0) {
+  } else if (can_exchange_ && ::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, target.c_str(),
+                                          RENAME_EXCHANGE) == 0) {
     // The old checkpoint now has the temporary name.
     sync_folder(output_);
     remove_tree(temporary_);

@@ -29,8 +29,10 @@ std::vector<std::string> list_files(const std::filesystem::path& folder);
 // A checkpoint in the making. Destroyed without commit(), it removes what it wrote.
 class CheckpointWriter {
  public:
-  // Makes OUTPUT/.checkpoint-STEP.tmp-PID, empty. Throws Error(kIo).
-  CheckpointWriter(const std::filesystem::path& output, std::int64_t step);
+  // Makes OUTPUT/.checkpoint-STEP.tmp-PID, empty. Throws Error(kIo). Tests say `can_exchange` =
+  // false to get what happens on a file system that cannot exchange two names in one step.
+  CheckpointWriter(const std::filesystem::path& output, std::int64_t step,
+                   bool can_exchange = true);
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
@@ -42,6 +44,7 @@ class CheckpointWriter {
   std::filesystem::path output_;
   std::filesystem::path temporary_;
   std::int64_t step_;
+  bool can_exchange_;
 };
 
 // Deletes OUTPUT/checkpoint-STEP so that no moment leaves a part of it under that name. Throws

@@ -174,8 +174,10 @@ TEST_CASE("an expert without tokens keeps its adapter and has no optimizer state
   for (std::int64_t step = 0; step < 4; ++step) {
     const UpdateReport report =
         trainer.update(golden_window(batches, step), step, kSchedule.factor(step));
-    CHECK(std::fabs(report.mean_loss() -
-                    facts["steps"][static_cast<std::size_t>(step)]["loss"].get<double>()) <= 1e-5);
+    // The golden run drew other batches: its losses are not ours, its skipped parameters are.
+    const auto skipped = facts["steps"][static_cast<std::size_t>(step)]["parameters_without_gradient"];
+    CHECK(static_cast<std::int64_t>(optimizer.parameters().size()) - report.step.updated ==
+          skipped.get<std::int64_t>());
   }
   const auto starved = facts["keys"].get<std::vector<std::string>>();
   std::size_t found = 0;

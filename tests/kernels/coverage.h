@@ -24,8 +24,8 @@ struct Of {};
 
 // parity: each dtype, instruction set, one and two threads, odd sizes, strided rows and guard bytes
 // against an independent f64 reference. gradient: F64 backward against central differences.
-#define DSK_CPU_OP(op)             \
-  void parity(Of<kernels::op>);    \
+#define DSK_CPU_OP(op)          \
+  void parity(Of<kernels::op>); \
   void gradient(Of<kernels::op>);
 #define DSK_CPU_CUDA_OP(op) DSK_CPU_OP(op)
 #include "kernels/ops.def"

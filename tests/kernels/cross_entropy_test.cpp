@@ -89,15 +89,13 @@ void gradient(Of<CrossEntropyBackward>) {
   GuardedMatrix targets = index_matrix(1, 4, 11, 2);
   GuardedMatrix loss(DType::kF64, 1, 4), lse(DType::kF64, 1, 4), d(DType::kF64, 4, 11);
   const auto total = [&] {
-    run(context,
-        CrossEntropyForward{logits.view(), targets.vector(), loss.vector(), lse.vector()});
+    run(context, CrossEntropyForward{logits.view(), targets.vector(), loss.vector(), lse.vector()});
     double sum = 0.0;
     for (int r = 0; r < 4; ++r) sum += 0.25 * element(loss.view(), 0, r);
     return sum;
   };
   total();
-  run(context,
-      CrossEntropyBackward{logits.view(), targets.vector(), lse.vector(), 0.25, d.view()});
+  run(context, CrossEntropyBackward{logits.view(), targets.vector(), lse.vector(), 0.25, d.view()});
   const Comparison c = check_gradient(logits.view(), d.view(), total);
   CHECK_MESSAGE(c.ok, c.text);
 }
@@ -113,8 +111,7 @@ TEST_CASE("cross entropy of extreme logits") {
     for (int i = 0; i < 40; ++i) rows[40 + i] = -HUGE_VALF;
     rows[40 + 7] = 3.0f;  // the only possible token
     rows[80 + 5] = std::nanf("");
-    run(context,
-        CrossEntropyForward{logits.view(), targets.vector(), loss.vector(), lse.vector()});
+    run(context, CrossEntropyForward{logits.view(), targets.vector(), loss.vector(), lse.vector()});
     const float* got = loss.view().as<float>();
     CHECK(std::isfinite(got[0]));
     CHECK(got[1] == 0.0f);

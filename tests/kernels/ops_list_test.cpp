@@ -30,8 +30,7 @@ constexpr Case kParity[] = {
 #undef DSK_CPU_OP
 };
 constexpr Case kGradient[] = {
-#define DSK_CPU_OP(op) \
-  {#op, run_gradient<kernels::op, std::string_view(#op).ends_with(kBackward)>},
+#define DSK_CPU_OP(op) {#op, run_gradient<kernels::op, std::string_view(#op).ends_with(kBackward)>},
 #include "kernels/ops.def"
 #undef DSK_CPU_OP
 #undef DSK_CPU_CUDA_OP

@@ -76,8 +76,8 @@ void parity(Of<RmsNormBackward>) {
             want_weight(0, i) += up(t, i) * rounded(s.dtype, in(t, i) * r(0, t));
           }
         }
-        const RmsNormBackward op{dy.view(),     x.view(),  weight.vector(), rstd.vector(),
-                                 dx.view(),     accumulate, dweight.vector()};
+        const RmsNormBackward op{dy.view(), x.view(),   weight.vector(), rstd.vector(),
+                                 dx.view(), accumulate, dweight.vector()};
         check(op);
         run(context, op);
         expect_close(dx.view(), want, tolerance_for(s.dtype, size.dim));
@@ -105,8 +105,8 @@ void gradient(Of<RmsNormBackward>) {
     return inner(y.view(), dy.view());
   };
   loss();
-  run(context, RmsNormBackward{dy.view(), x.view(), weight.vector(), rstd.vector(), dx.view(), false,
-                               dweight.vector()});
+  run(context, RmsNormBackward{dy.view(), x.view(), weight.vector(), rstd.vector(), dx.view(),
+                               false, dweight.vector()});
   Comparison c = check_gradient(x.view(), dx.view(), loss);
   CHECK_MESSAGE(c.ok, "x: ", c.text);
   c = check_gradient(weight.view(), dweight.view(), loss);

@@ -36,7 +36,8 @@ void parity(Of<Rope>) {
       for (const bool interleaved : {false, true}) {
         for (const bool inverse : {false, true}) {
           CpuContext context = s.context();
-          GuardedMatrix x = random_matrix(s.dtype, size.tokens, size.heads * size.stride + 1, s.gap, 1);
+          GuardedMatrix x =
+              random_matrix(s.dtype, size.tokens, size.heads * size.stride + 1, s.gap, 1);
           GuardedMatrix positions = index_matrix(1, size.tokens, 50, 2);
           Tables tables(s.statistics(), 50, size.pairs);
           Mat want(x.view());
@@ -55,9 +56,9 @@ void parity(Of<Rope>) {
               }
             }
           }
-          const Rope op{x.view(),    positions.vector(), tables.cosine.view(), tables.sine.view(),
-                        size.heads,  size.stride,        size.offset,          interleaved,
-                        inverse};
+          const Rope op{x.view(),           positions.vector(), tables.cosine.view(),
+                        tables.sine.view(), size.heads,         size.stride,
+                        size.offset,        interleaved,        inverse};
           check(op);
           run(context, op);
           expect_close(x.view(), want, tolerance_for(s.dtype, 2));

@@ -78,7 +78,8 @@ void parity(Of<SwigluBackward>) {
         }
         expect_close(d.view(), want, tolerance_for(s.dtype, 8));
         if (weighted) {
-          expect_close(d_weight.view(), want_weight, tolerance_for(s.statistics(), size.width, 2.0));
+          expect_close(d_weight.view(), want_weight,
+                       tolerance_for(s.statistics(), size.width, 2.0));
         }
         CHECK(d.intact());
         CHECK(d_weight.intact());
@@ -102,8 +103,8 @@ void gradient(Of<SwigluBackward>) {
     run(context, SwigluForward{gate_up.view(), weight.vector(), y.view()});
     return inner(y.view(), dy.view());
   };
-  run(context, SwigluBackward{dy.view(), gate_up.view(), weight.vector(), d.view(),
-                              d_weight.vector()});
+  run(context,
+      SwigluBackward{dy.view(), gate_up.view(), weight.vector(), d.view(), d_weight.vector()});
   Comparison c = check_gradient(gate_up.view(), d.view(), loss);
   CHECK_MESSAGE(c.ok, "gate_up: ", c.text);
   c = check_gradient(weight.view(), d_weight.view(), loss);

@@ -37,16 +37,19 @@ def main():
     args = parser.parse_args()
     tree = Tree(args.root)
     extra = [args.build_dir or tree.root / "build" / "release", args.jobs, args.budget] if args.rule == "tidy" else []
+    findings = set()  # a header's finding comes once for every source that includes it
     try:
-        findings = sorted(set(RULES[args.rule](tree, *extra)))
+        for finding in RULES[args.rule](tree, *extra):
+            if finding not in findings:
+                findings.add(finding)
+                name, line, text = finding
+                print(f"{name}:{line}: {args.rule}: {text}", flush=True)
     except LookupError as nothing:
         print(f"skipped: {nothing}")
         return 77
     except tool_rules.MissingProgram as error:
         print(f"lint {args.rule}: {error}", file=sys.stderr)
         return 2
-    for name, line, text in findings:
-        print(f"{name}:{line}: {args.rule}: {text}")
     print(f"{args.rule}: {len(findings)} findings in {len(tree.files)} files")
     return 1 if findings else 0
 

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "libcore/base/atomic_write.h"
 #include "libcore/base/error.h"
 #include "libcore/base/stop.h"
-#include "libcore/base/utf8.h"
 #include "libcore/data/formats.h"
 #include "libcore/model/generate.h"
 #include "tools/finetune/session.h"
@@ -32,11 +32,23 @@ Conversation read_conversation(const std::string& path) {
   if (open) messages.push_back({{"role", "assistant"}, {"content", "-"}});
   ConvertedRow row = convert_row(json, DataFormat::kMessages);
   if (!row.content) {
-    throw Error(ExitCode::kBadInput, fmt::format("{}: {}", path, row.reason));
+    throw Error(ExitCode::kBadInput, fmt::format("{}: {}", path, row.problem.reason));
   }
   auto conversation = std::get<Conversation>(std::move(*row.content));
   if (open) conversation.messages.pop_back();
   return conversation;
+}
+
+// Bytes of `text` that end with a whole character; the rest waits for the next token.
+std::size_t whole_characters(const std::string& text) {
+  const std::size_t size = text.size();
+  for (std::size_t back = 1; back <= std::min<std::size_t>(3, size); ++back) {
+    const auto byte = static_cast<unsigned char>(text[size - back]);
+    if ((byte & 0xC0u) == 0x80u) continue;
+    const std::size_t length = byte >= 0xF0u ? 4 : byte >= 0xE0u ? 3 : byte >= 0xC0u ? 2 : 1;
+    return length > back ? size - back : size;
+  }
+  return size;
 }
 
 }  // namespace
@@ -99,7 +111,7 @@ void run_generate(const GenerateSettings& settings, cli::Run& run) {
   const auto generated = generate(*model, exec, {prompt}, options, 1,
                                   [&](std::size_t, std::int32_t token) {
                                     pending += tokenizer.token_bytes(token);
-                                    const std::size_t ready = complete_utf8_prefix(pending);
+                                    const std::size_t ready = whole_characters(pending);
                                     if (stream) run.write_stdout(pending.substr(0, ready));
                                     whole += pending.substr(0, ready);
                                     pending.erase(0, ready);

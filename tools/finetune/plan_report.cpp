@@ -7,7 +7,6 @@
 
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
-#include "libcore/data/describe.h"
 
 namespace ds::finetune {
 

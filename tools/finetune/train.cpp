@@ -111,6 +111,10 @@ void TrainRun::execute() {
 }
 
 void TrainRun::prepare() {
+  if (!settings_.memory.selective_threshold.empty()) {
+    throw Error(ExitCode::kUsage, "--selective_computation_threshold is not in this version",
+                "leave it (or selective_computation in the configuration file) out");
+  }
   base_ = find_base(settings_.model.model);
   std::string said;
   template_ = choose_template(settings_.data.chat_template, base_, said);

@@ -1,5 +1,5 @@
 // Compiled without contraction of a * b + c (kernels/CMakeLists.txt), so that every instruction set
-// rounds as torch's scalar code does.
+// rounds as torch's code does: fused in the first moment, nowhere else.
 #include "kernels/adamw.h"
 
 #include <omp.h>
@@ -14,6 +14,8 @@ constexpr std::int64_t kBlock = 8192;
 
 float root(float x) { return __builtin_sqrtf(x); }
 double root(double x) { return __builtin_sqrt(x); }
+float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
 // The scalars of one item, formed in f64 and rounded once as torch does.
 template <class A>
@@ -38,7 +40,7 @@ void update(const Factors<A>& f, const A* __restrict grad, std::int64_t n, A* __
   for (std::int64_t i = 0; i < n; ++i) {
     const A g = grad[i] * f.grad_scale;
     const A p = param[i] * f.decay;  // decay is 1 without weight decay
-    const A m = exp_avg[i] + f.rest1 * (g - exp_avg[i]);
+    const A m = fused(f.rest1, g - exp_avg[i], exp_avg[i]);
     const A v = exp_avg_sq[i] * f.beta2 + f.rest2 * g * g;
     const A denominator = root(v) / f.root2 + f.eps;
     exp_avg[i] = m;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "libcore/base/hash.h"
+#include "libcore/train/checkpoint_folder.h"
 #include "tests/core/train/checkpoint_fixture.h"
 
 namespace {
@@ -301,6 +302,45 @@ TEST_CASE("a checkpoint of the same step is replaced") {
   TrainedState loaded;
   ds::load_checkpoint(output.path / "checkpoint-4", identity(), loaded.optimizer());
   CHECK(loaded.optimizer().states()[0].exp_avg.as<float>()[0] == 77.0f);
+}
+
+TEST_CASE("replacing works on a file system without exchange") {
+  TempFolder output;
+  for (const bool can_exchange : {true, false}) {
+    for (const char* text : {"first", "second"}) {
+      ds::CheckpointWriter writer(output.path, 4, can_exchange);
+      overwrite(writer.folder() / "file", text);
+      CHECK(writer.commit() == output.path / "checkpoint-4");
+      CHECK(names(output.path) == std::vector<std::string>{"checkpoint-4"});
+      CHECK(file_bytes(output.path / "checkpoint-4" / "file") == text);
+    }
+  }
+  { const ds::CheckpointWriter abandoned(output.path, 4); }
+  CHECK(names(output.path) == std::vector<std::string>{"checkpoint-4"});
+}
+
+TEST_CASE("a checkpoint may hold folders but no links") {
+  TempFolder output;
+  TrainedState state;
+  state.set(1);
+  const auto folder = ds::save_checkpoint(
+      output.path, position(1), identity(), state.optimizer(),
+      [](const fs::path& to) {
+        fs::create_directories(to / "a" / "b");
+        ds::write_file(to / "a" / "b" / "weights", "abc");
+      },
+      0);
+  CHECK(ds::list_files(folder) ==
+        std::vector<std::string>{"a/b/weights", "optimizer.safetensors", "state.json"});
+  overwrite(folder / "a" / "b" / "weights", "abd");
+  CHECK(has(refusal(folder, identity()), "a/b/weights: was changed"));
+  const auto text = error_of(ExitCode::kIo, [&] {
+    ds::save_checkpoint(
+        output.path, position(2), identity(), state.optimizer(),
+        [](const fs::path& to) { fs::create_symlink("/etc", to / "link"); }, 0);
+  });
+  CHECK(has(text, "link: is no regular file"));
+  CHECK(names(output.path) == std::vector<std::string>{"checkpoint-1"});
 }
 
 TEST_CASE("moments that are not finite are never saved") {

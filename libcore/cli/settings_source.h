@@ -1,0 +1,34 @@
+// Settings from a configuration file and the environment, as flag tokens.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace ds::cli {
+
+// Value and origin ("file", "env", "flag") of every setting that was given.
+struct Given {
+  std::string value;
+  std::string source;
+};
+using GivenSettings = std::map<std::string, Given>;  // by long name, underscores
+
+// argv after the subcommand -> settings; names normalised, "--name value" and "--name=value" alike.
+// Throws Error(kUsage) for an unknown flag (naming the nearest), a missing value, a stray word.
+GivenSettings read_arguments(const std::vector<std::string>& arguments, CLI::App& app);
+
+// YAML or JSON settings of `path` added where `settings` has none. Keys are long flags, at the top or
+// under `program`, or the guide's training.memory_optimization block. Throws Error(kUsage) naming an
+// unknown key and the nearest one, Error(kBadInput) for a file that does not parse.
+void read_config_file(const std::string& path, const std::string& program, CLI::App& app,
+                      GivenSettings& settings);
+
+// DEEPSEEK_<FLAG> for every flag of `app` that `settings` has not got from the command line.
+void read_environment(CLI::App& app, GivenSettings& settings);
+
+// Names of all long options of `app`, without dashes.
+std::vector<std::string> option_names(const CLI::App& app);
+
+}  // namespace ds::cli
