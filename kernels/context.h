@@ -41,15 +41,25 @@ class CpuContext {
   std::unique_ptr<Impl> impl_;
 };
 
-// The CUDA backend. Opaque here; in a build without CUDA the constructor throws std::runtime_error.
+// The CUDA backend: one device, one stream, on which ops are enqueued in order; views hold device
+// memory. Opaque here; without CUDA in the build, or without a device, the constructor throws
+// std::runtime_error.
 class CudaContext {
  public:
   explicit CudaContext(int device);
   ~CudaContext();
   CudaContext(CudaContext&&) noexcept;
   CudaContext& operator=(CudaContext&&) noexcept;
-  // Waits for everything enqueued so far.
+  // Waits for everything enqueued so far. Throws std::runtime_error when some of it failed.
   void synchronize();
+
+  // Device memory, 256-byte aligned; throws std::bad_alloc. The caller gives it back to the same
+  // context.
+  void* allocate(std::size_t bytes);
+  void release(void* memory) noexcept;
+  // Copies between host and device memory, finished on return.
+  void copy_to_device(void* device, const void* host, std::size_t bytes);
+  void copy_to_host(void* host, const void* device, std::size_t bytes);
 
   struct Impl;
   Impl& impl() { return *impl_; }

@@ -22,6 +22,10 @@ CudaContext::~CudaContext() = default;
 CudaContext::CudaContext(CudaContext&&) noexcept = default;
 CudaContext& CudaContext::operator=(CudaContext&&) noexcept = default;
 void CudaContext::synchronize() { fail(); }
+void* CudaContext::allocate(std::size_t) { fail(); }
+void CudaContext::release(void*) noexcept {}
+void CudaContext::copy_to_device(void*, const void*, std::size_t) { fail(); }
+void CudaContext::copy_to_host(void*, const void*, std::size_t) { fail(); }
 
 bool cuda_available() { return false; }
 bool cuda_compiled() { return false; }

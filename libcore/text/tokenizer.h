@@ -31,14 +31,18 @@ class Tokenizer {
   // Reads FOLDER/tokenizer.json and tokenizer_config.json. Throws Error(kBadInput): kind not
   // supported (SentencePiece, tiktoken, ...: named), a broken field (named).
   static Tokenizer load(const std::filesystem::path& folder);
+  // The same from text; `name` stands for the file in messages. config_json may be empty.
+  static Tokenizer parse(std::string_view tokenizer_json, const std::string& name,
+                         std::string_view config_json);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  // Ids of `text` (valid UTF-8; bytes that are not are encoded bytewise as U+FFFD would be never
-  // produced). Adds no BOS or EOS; added tokens in the text are recognised.
+  // Ids of `text`; what is not UTF-8 in it counts as U+FFFD. Adds no BOS or EOS; added tokens in the
+  // text are recognised.
   std::vector<std::int32_t> encode(std::string_view text) const;
-  // The same with the byte range of each token.
+  // The same with the byte range of each token, for valid UTF-8 and a tokenizer that adds no prefix
+  // space.
   std::vector<TokenSpan> encode_spans(std::string_view text) const;
   // UTF-8 text; broken sequences become U+FFFD as the library's byte-level decoder does.
   std::string decode(const std::vector<std::int32_t>& ids, bool skip_special) const;

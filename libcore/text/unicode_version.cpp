@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <vector>
 
 namespace ds {
@@ -18,8 +19,8 @@ struct StandIn {
 // same UTF-8 length whose category has been, in all versions, the one of Unicode 16.0.
 // Derived from the Unicode Character Database.
 // clang-format off
-constexpr std::array kStandIns = {
-    StandIn{0x0558, 0x0558, 0x0557}, {0x058b, 0x058c, 0x0590}, {0x05c8, 0x05c9, 0x05ca},
+constexpr StandIn kStandIns[] = {
+    {0x0558, 0x0558, 0x0557}, {0x058b, 0x058c, 0x0590}, {0x05c8, 0x05c9, 0x05ca},
     {0x088f, 0x088f, 0x0892}, {0x0897, 0x0897, 0x0898}, {0x0b53, 0x0b54, 0x0b52},
     {0x0c5c, 0x0c5c, 0x0c5b}, {0x0cdc, 0x0cdc, 0x0cdb}, {0x0cf3, 0x0cf3, 0x0d02},
     {0x0ece, 0x0ece, 0x0ecd}, {0x1acf, 0x1af0, 0x1aaf}, {0x1b4e, 0x1b4f, 0x1b5a},
@@ -122,14 +123,14 @@ void encode(std::uint32_t code_point, std::size_t length, char* at) {
 
 const StandIn* stand_in_of(std::uint32_t code_point) {
   const auto* found = std::lower_bound(
-      kStandIns.begin(), kStandIns.end(), code_point,
+      std::begin(kStandIns), std::end(kStandIns), code_point,
       [](const StandIn& entry, std::uint32_t value) { return entry.last < value; });
-  return found != kStandIns.end() && found->first <= code_point ? found : nullptr;
+  return found != std::end(kStandIns) && found->first <= code_point ? found : nullptr;
 }
 
 // For 1,024 code points each: whether the table has any of them.
-constexpr std::array<bool, 0x110000 >> 10> make_blocks() {
-  std::array<bool, 0x110000 >> 10> blocks{};
+constexpr std::array<bool, (0x110000 >> 10)> make_blocks() {
+  std::array<bool, (0x110000 >> 10)> blocks{};
   for (const StandIn& entry : kStandIns) {
     for (std::uint32_t block = entry.first >> 10; block <= entry.last >> 10; ++block) {
       blocks[block] = true;
@@ -167,7 +168,7 @@ bool is_stable_set(const std::vector<CodePointRange>& ranges) {
       return range.first <= code_point && code_point <= range.last;
     });
   };
-  return std::all_of(kStandIns.begin(), kStandIns.end(), [&](const StandIn& entry) {
+  return std::all_of(std::begin(kStandIns), std::end(kStandIns), [&](const StandIn& entry) {
     const bool replacement = contains(entry.replacement);
     if (contains(entry.first) != replacement) return false;
     // Membership changes only at the ends of ranges.

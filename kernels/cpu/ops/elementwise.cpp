@@ -74,6 +74,7 @@ void scale_columns(CpuContext& context, const ScaleColumns& op) {
 void draw(const Dropout& op, std::uint64_t first, std::int64_t count, std::uint32_t* words) {
   const philox4x32_key_t key = {
       {static_cast<std::uint32_t>(op.seed), static_cast<std::uint32_t>(op.seed >> 32)}};
+#pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
     const std::uint64_t block = first + static_cast<std::uint64_t>(i);
     const philox4x32_ctr_t counter = {

@@ -20,27 +20,33 @@ void gather(CpuContext& context, const GatherRows& op) {
   }
 }
 
-// One token: columns in blocks whose sums stay in the first cache.
+// One token, kColumns columns from `begin`: the sums of a few columns at a time stay in registers.
+template <class X, class Y, int kColumns>
+void combine_columns(const CombineRows& op, const X* x, const std::int32_t* index,
+                     std::int64_t begin, Y* y) {
+  using A = acc_t<X>;
+  const std::int64_t k = op.index.cols(), stride = op.x.row_stride();
+  A sums[kColumns] = {};
+  for (std::int64_t j = 0; j < k; ++j) {
+    const X* from = x + index[j] * stride + begin;
+    for (int i = 0; i < kColumns; ++i) sums[i] += to_acc(from[i]);
+  }
+  Y* to = y + begin;
+  if (op.accumulate) {
+    for (int i = 0; i < kColumns; ++i) to[i] = from_acc<Y>(to_acc(to[i]) + sums[i]);
+  } else {
+    for (int i = 0; i < kColumns; ++i) to[i] = from_acc<Y>(sums[i]);
+  }
+}
+
 template <class X, class Y>
 void combine_row(const CombineRows& op, const X* x, const std::int32_t* index, Y* y) {
-  using A = acc_t<X>;
-  constexpr std::int64_t kBlock = 1024;
-  const std::int64_t dim = op.y.cols(), k = op.index.cols(), stride = op.x.row_stride();
-  A sums[kBlock];
-  for (std::int64_t begin = 0; begin < dim; begin += kBlock) {
-    const std::int64_t n = least(kBlock, dim - begin);
-    for (std::int64_t i = 0; i < n; ++i) sums[i] = A(0);
-    for (std::int64_t j = 0; j < k; ++j) {
-      const X* from = x + index[j] * stride + begin;
-      for (std::int64_t i = 0; i < n; ++i) sums[i] += to_acc(from[i]);
-    }
-    Y* to = y + begin;
-    if (op.accumulate) {
-      for (std::int64_t i = 0; i < n; ++i) to[i] = from_acc<Y>(to_acc(to[i]) + sums[i]);
-    } else {
-      for (std::int64_t i = 0; i < n; ++i) to[i] = from_acc<Y>(sums[i]);
-    }
-  }
+  constexpr int kColumns = 64;
+  const std::int64_t dim = op.y.cols();
+  std::int64_t i = 0;
+  for (; i + kColumns <= dim; i += kColumns) combine_columns<X, Y, kColumns>(op, x, index, i, y);
+  for (; i + 8 <= dim; i += 8) combine_columns<X, Y, 8>(op, x, index, i, y);
+  for (; i < dim; ++i) combine_columns<X, Y, 1>(op, x, index, i, y);
 }
 
 template <class X, class Y>
