@@ -1,5 +1,5 @@
 // Rate of Gemm against the matrix library threading one product itself, and against one thread.
-//   kernel_gemm [repetitions]
+//   kernel_gemm [repetitions [name]]
 // Shapes of DeepSeek layers at 2048 tokens; every line is the best of the repetitions, so that
 // other load on the machine disturbs the comparison as little as it can.
 #include <dnnl.h>
@@ -181,6 +181,8 @@ int main(int argc, char** argv) {
              threads, g_repetitions);
   fmt::print("{:<26} {:<26} {:>10} {:>10} {:>10} {:>10}\n", "", "problems x M x N x K", "ours 1",
              "library 1", "ours all", "library all");
-  for (const Shape& s : shapes) measure(s, threads);
+  for (const Shape& s : shapes) {
+    if (argc < 3 || std::string(s.name) == argv[2]) measure(s, threads);
+  }
   return 0;
 }

@@ -38,7 +38,8 @@ bool is_truth_word(const std::string& word) {
 }
 
 [[noreturn]] void unknown(const std::string& what, const std::string& name, CLI::App& app) {
-  const std::string nearest = nearest_name(name, option_names(app));
+  const std::string bare = name.rfind("--", 0) == 0 ? name.substr(2) : name;
+  const std::string nearest = nearest_name(bare, option_names(app));
   throw Error(ExitCode::kUsage, fmt::format("{} {} is unknown", what, quote_text(name)),
               nearest.empty() ? "--help lists every flag"
                               : fmt::format("did you mean --{}?", nearest));

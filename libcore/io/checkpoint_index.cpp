@@ -161,9 +161,23 @@ class CheckpointLoader {
     }
     std::vector<std::vector<std::string>> lost(index.files.size());
     checkpoint_.entries_.reserve(index.items.size());
+    // The items come in name order, so each shard's tensors are met in its own name order.
+    std::vector<std::size_t> next(index.files.size(), 0);
+    const auto take = [&](const ShardIndex::Item& item) -> const TensorInfo* {
+      const auto& order = shards[item.file]->name_order();
+      const auto& tensors = shards[item.file]->tensors();
+      std::size_t& at = next[item.file];
+      while (at < order.size()) {
+        const int order_of = tensors[order[at]].name.compare(item.tensor);
+        if (order_of > 0) return nullptr;
+        const TensorInfo* tensor = &tensors[order[at++]];
+        if (order_of == 0) return tensor;
+      }
+      return nullptr;
+    };
     for (const ShardIndex::Item& item : index.items) {
       const SafetensorsFile* shard = shards[item.file];
-      const TensorInfo* tensor = shard != nullptr ? shard->find(item.tensor) : nullptr;
+      const TensorInfo* tensor = shard != nullptr ? take(item) : nullptr;
       if (tensor != nullptr) {
         checkpoint_.entries_.push_back({shard, tensor});
       } else if (shard != nullptr || absent[item.file]) {

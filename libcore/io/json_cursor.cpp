@@ -10,6 +10,23 @@ namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
+// The first quote, backslash or control character.
+const char* plain_end(const char* at, const char* end) {
+  constexpr std::uint64_t kOnes = 0x0101010101010101u;
+  constexpr std::uint64_t kHighs = 0x8080808080808080u;
+  // A byte of (x - 1) & ~x has its high bit set where x is zero (and perhaps above such a byte,
+  // which only makes the loop below look).
+  const auto zero = [](std::uint64_t x) { return (x - kOnes) & ~x & kHighs; };
+  for (; end - at >= 8; at += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, at, 8);
+    const std::uint64_t control = (word - kOnes * 0x20) & ~word & kHighs;
+    if ((zero(word ^ (kOnes * '"')) | zero(word ^ (kOnes * '\\')) | control) != 0) break;
+  }
+  while (at < end && *at != '"' && *at != '\\' && static_cast<unsigned char>(*at) >= 0x20) ++at;
+  return at;
+}
+
 }  // namespace
 
 void JsonCursor::fail(const std::string& reason) const { throw JsonSyntaxError(reason, offset()); }
@@ -65,9 +82,7 @@ void JsonCursor::expect_end() {
 std::string_view JsonCursor::string(std::string& scratch) {
   expect('"');
   const char* first = at_;
-  while (at_ < end_ && *at_ != '"' && *at_ != '\\' && static_cast<unsigned char>(*at_) >= 0x20) {
-    ++at_;
-  }
+  at_ = plain_end(at_, end_);
   if (at_ < end_ && *at_ == '"') {
     const std::string_view text(first, static_cast<std::size_t>(at_ - first));
     ++at_;

@@ -201,8 +201,7 @@ void JsonRowReader::locate(std::size_t offset, JsonRow& row) const {
 }
 
 // Parses one row's text, which begins at `offset` of the file on line line_.
-void JsonRowReader::parse(std::string_view text, std::size_t offset, Target& value,
-                          JsonRow& row) {
+void JsonRowReader::parse(std::string_view text, std::size_t offset, Target& value, JsonRow& row) {
   row.text = text;
   std::string repaired;
   if (const std::size_t at = utf8_error(text); at != kUtf8Valid) {

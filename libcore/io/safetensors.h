@@ -46,6 +46,8 @@ class SafetensorsFile {
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // in offset order
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const TensorInfo* find(std::string_view name) const;  // nullptr when absent
+  // Indices of tensors() in name order.
+  const std::vector<std::uint32_t>& name_order() const { return by_name_; }
   // The tensor's bytes in the mapping; valid while this object lives. Not necessarily aligned.
   const std::byte* data(const TensorInfo& tensor) const;
   // Same as a view. Throws Error(kBadInput) for rank > 4 or when the data is misaligned for the

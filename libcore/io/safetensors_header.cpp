@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::uint64_t kLengthBytes = 8;
 constexpr int kSkippedDepth = 128;
+constexpr std::size_t kTypicalEntry = 128;  // bytes of a tensor's entry
 constexpr std::string_view kMetadataKey = "__metadata__";
 
 [[noreturn]] void bad(const std::string& name, const std::string& what,
@@ -43,7 +44,9 @@ std::string what_else(std::string_view file) {
 
 class HeaderReader {
  public:
-  HeaderReader(std::string_view text, const std::string& name) : cursor_(text), name_(name) {}
+  HeaderReader(std::string_view text, const std::string& name) : cursor_(text), name_(name) {
+    header_.tensors.reserve(text.size() / kTypicalEntry);
+  }
 
   SafetensorsHeader read() {
     bool metadata_seen = false;

@@ -14,6 +14,7 @@ namespace ds {
 namespace {
 
 constexpr int kSkippedDepth = 128;
+constexpr std::size_t kTypicalItem = 96;  // bytes of "tensor": "file",
 
 [[noreturn]] void bad(const std::string& name, const std::string& what,
                       const std::string& hint = "") {
@@ -27,7 +28,8 @@ bool plain_file_name(std::string_view file) {
 
 class IndexReader {
  public:
-  IndexReader(std::string_view text, const std::string& name) : cursor_(text), name_(name) {}
+  IndexReader(std::string_view text, const std::string& name)
+      : cursor_(text), size_(text.size()), name_(name) {}
 
   ShardIndex read() {
     bool map_seen = false;
@@ -92,6 +94,7 @@ class IndexReader {
     }
     cursor_.expect('{');
     if (cursor_.take('}')) return;
+    index_.items.reserve(size_ / kTypicalItem);
     do {
       ShardIndex::Item& item = index_.items.emplace_back();
       item.tensor.assign(cursor_.string(scratch_));
@@ -152,6 +155,7 @@ class IndexReader {
   }
 
   JsonCursor cursor_;
+  std::size_t size_;
   const std::string& name_;
   std::string scratch_;
   ShardIndex index_;

@@ -83,6 +83,8 @@ class DeepSeekModel {
   void decode(Exec& exec, std::span<const std::int32_t> tokens,
               std::span<Sequence* const> sequences, const View& logits);
 
+  // WeightStore::find_non_finite of the base.
+  std::string find_non_finite_weight() const { return weights_.find_non_finite(); }
   // The base weight of a module (for tests and merging).
   const Linear* find_linear(const std::string& path) const;
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "libcore/base/error.h"
@@ -126,6 +127,31 @@ Tensor WeightStore::widened(const std::string& name, const std::vector<std::int6
 ConstView WeightStore::vector(const std::string& name, std::int64_t size) {
   owned_.push_back(std::make_unique<Tensor>(widened(name, {size})));
   return std::as_const(*owned_.back()).view();
+}
+
+std::string WeightStore::find_non_finite() const {
+  for (const std::string_view name : checkpoint_.names()) {
+    const Checkpoint::Entry entry = checkpoint_.find(name);
+    const TensorInfo& tensor = *entry.tensor;
+    if (!is_floating(tensor.dtype) || tensor.shape.empty()) continue;
+    const std::int64_t cols = tensor.shape.back();
+    const std::int64_t bytes = kernels::dtype_size(tensor.dtype);
+    const auto count = static_cast<std::int64_t>(tensor.end - tensor.begin) / bytes;
+    const std::byte* data = entry.file->data(tensor);
+    constexpr std::int64_t kChunk = std::int64_t{1} << 16;
+    for (std::int64_t begin = 0; begin < count; begin += kChunk) {
+      const std::int64_t n = std::min(kChunk, count - begin);
+      Tensor copy(tensor.dtype, {n});  // aligned, whatever the file's alignment
+      std::memcpy(copy.data(), data + begin * bytes, static_cast<std::size_t>(n * bytes));
+      const Tensor values = widen(std::as_const(copy).view(), {}, DType::kF32);
+      for (std::int64_t i = 0; i < n; ++i) {
+        if (std::isfinite(values.as<float>()[i])) continue;
+        return fmt::format("{} is not finite at [{}, {}]", where(entry), (begin + i) / cols,
+                           (begin + i) % cols);
+      }
+    }
+  }
+  return "";
 }
 
 std::int64_t WeightStore::resident_bytes() const {

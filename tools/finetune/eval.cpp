@@ -127,6 +127,11 @@ void EvalRun::measure_loss() {
     std::vector<double> each;
     const LossSums part = model_->loss(e, batch, &each);
     if (part.non_finite >= 0) {
+      const std::string weight = model_->find_non_finite_weight();
+      if (!weight.empty()) {
+        throw Error(ExitCode::kBadInput, weight,
+                    "the base checkpoint is damaged: download or convert it again");
+      }
       throw Error(ExitCode::kFindings,
                   fmt::format("the loss of a row between lines {} and {} is not finite",
                               batch.lines.front(), batch.lines.back()),

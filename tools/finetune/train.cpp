@@ -293,6 +293,11 @@ void TrainRun::train() {
     const UpdateReport report = trainer_->update(window, position_.step, factor);
     if (!report.divergence.empty()) {
       run_.progress_clear();
+      const std::string weight = model_->find_non_finite_weight();
+      if (!weight.empty()) {
+        throw Error(ExitCode::kBadInput, weight + "; " + report.divergence,
+                    "the base checkpoint is damaged: download or convert it again");
+      }
       throw Error(ExitCode::kFindings, report.divergence + "; training diverged",
                   last_saved_ >= 0
                       ? fmt::format("the last good state is checkpoint-{}; lower --learning_rate",

@@ -383,20 +383,24 @@ void run(CpuContext& context, const Gemm& op) {
     const int self = omp_get_thread_num();
     for (std::int64_t i = 0; i < pass_count; ++i) {
       const GemmPass& pass = passes[i];
-      for (int t = self; t < threads; t += step) {
-        for (std::int64_t w = 0; w < pass.widen_count; ++w) {
-          const GemmWiden& widen = pass.widen[w];
-          const std::int64_t rows = widen.src.rows();
-          widen_rows<bf16>(widen.src, rows * t / threads, rows * (t + 1) / threads, widen.dst);
+      if (pass.widen_count > 0) {
+        for (int t = self; t < threads; t += step) {
+          for (std::int64_t w = 0; w < pass.widen_count; ++w) {
+            const GemmWiden& widen = pass.widen[w];
+            const std::int64_t rows = widen.src.rows();
+            widen_rows<bf16>(widen.src, rows * t / threads, rows * (t + 1) / threads, widen.dst);
+          }
         }
-      }
 #pragma omp barrier
+      }
       for (int t = self; t < threads; t += step) {
         for (std::int64_t at = pass.first[t]; at < pass.first[t + 1]; ++at) {
           failures += run_tile(pass.tiles[at], plan.scratch(t)) ? 0 : 1;
         }
       }
+      if (i + 1 < pass_count) {
 #pragma omp barrier
+      }
     }
   }
   if (failures > 0) cpu::throw_library_failure();

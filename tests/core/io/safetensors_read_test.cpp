@@ -25,14 +25,14 @@ std::string error_of(const std::string& bytes) {
   return test::bad_input([&] { parse(bytes); });
 }
 
-// The error of a file with this header and enough data, or what is wrong with the message.
-#define CHECK_ERROR(bytes, part)               \
-  do {                                         \
-    const std::string found = error_of(bytes); \
-    CAPTURE(found);                            \
-    CHECK(contains(found, part));              \
-    CHECK(contains(found, "f: "));             \
-  } while (false)
+// Whether reading these bytes fails with a message that has `part` and the file's name.
+void check_error(const std::string& bytes, const std::string& part) {
+  const std::string found = error_of(bytes);
+  CAPTURE(part);
+  CAPTURE(found);
+  CHECK(contains(found, part));
+  CHECK(contains(found, "f: "));
+}
 
 const std::string kOne = R"({"test":{"dtype":"I32","shape":[2,2],"data_offsets":[0,16]}})";
 const std::string kSixteen(16, '\1');
@@ -108,24 +108,24 @@ TEST_CASE("safetensors: legal oddities are accepted") {
 }
 
 TEST_CASE("safetensors: lengths") {
-  CHECK_ERROR("", "empty");
-  CHECK_ERROR("1234567", "truncated: a header length wants 8 bytes, file has 7");
-  CHECK_ERROR(std::string(8, '\xff'), "the header length is 18446744073709551615");
-  CHECK_ERROR(std::string(8, '\xff') + "{}", "at most 100000000 is allowed");
+  check_error("", "empty");
+  check_error("1234567", "truncated: a header length wants 8 bytes, file has 7");
+  check_error(std::string(8, '\xff'), "the header length is 18446744073709551615");
+  check_error(std::string(8, '\xff') + "{}", "at most 100000000 is allowed");
   const std::string just_over = {'\x01', '\xe1', '\xf5', '\x05', 0, 0, 0, 0};  // 100,000,001
-  CHECK_ERROR(just_over, "the header length is 100000001");
+  check_error(just_over, "the header length is 100000001");
   const std::string at_limit = {'\x00', '\xe1', '\xf5', '\x05', 0, 0, 0, 0};  // 100,000,000
-  CHECK_ERROR(at_limit, "truncated: header wants 100000008 bytes, file has 8");
+  check_error(at_limit, "truncated: header wants 100000008 bytes, file has 8");
   // The reference's literals: a length of 0x3c with nothing behind it, a header of another length.
-  CHECK_ERROR(std::string("\x3c\0\0\0\0\0\0\0", 8), "truncated: header wants 68 bytes, file has 8");
-  CHECK_ERROR(std::string("\x3c\0\0\0\0\0\0\0", 8) + kOne.substr(0, 40),
+  check_error(std::string("\x3c\0\0\0\0\0\0\0", 8), "truncated: header wants 68 bytes, file has 8");
+  check_error(std::string("\x3c\0\0\0\0\0\0\0", 8) + kOne.substr(0, 40),
               "truncated: header wants 68 bytes, file has 48");
-  CHECK_ERROR(std::string(8, '\0'), "the header is not a JSON object");
-  CHECK_ERROR(std::string(8, '\0') + "{}", "the header is not a JSON object");
+  check_error(std::string(8, '\0'), "the header is not a JSON object");
+  check_error(std::string(8, '\0') + "{}", "the header is not a JSON object");
   const std::string whole = safetensors_bytes(kOne, kSixteen);
-  CHECK_ERROR(whole.substr(0, whole.size() - 2), "truncated: header wants 84 bytes, file has 82");
-  CHECK_ERROR(whole + "abc", "3 trailing bytes: header wants 84 bytes, file has 87");
-  CHECK_ERROR(safetensors_bytes("{}", "x"), "1 trailing bytes");
+  check_error(whole.substr(0, whole.size() - 2), "truncated: header wants 84 bytes, file has 82");
+  check_error(whole + "abc", "3 trailing bytes: header wants 84 bytes, file has 87");
+  check_error(safetensors_bytes("{}", "x"), "1 trailing bytes");
 }
 
 TEST_CASE("safetensors: other files are named") {
@@ -144,8 +144,8 @@ TEST_CASE("safetensors: other files are named") {
 }
 
 TEST_CASE("safetensors: headers that are not UTF-8 or not JSON of the right shape") {
-  CHECK_ERROR(safetensors_bytes("\xff"), "not UTF-8 at byte 8");
-  CHECK_ERROR(safetensors_bytes("{\"a\xc0\x80\":1}"), "not UTF-8 at byte 11");
+  check_error(safetensors_bytes("\xff"), "not UTF-8 at byte 8");
+  check_error(safetensors_bytes("{\"a\xc0\x80\":1}"), "not UTF-8 at byte 11");
   const auto entry = [](const std::string& fields) {
     return safetensors_bytes("{\"t\":{" + fields + "}}", std::string(16, 'x'));
   };
@@ -203,21 +203,21 @@ TEST_CASE("safetensors: headers that are not UTF-8 or not JSON of the right shap
       {entry(R"("dtype":"F32","shape":[4],"data_offsets":[0,16],"x":)" + std::string(4000000, '[')),
        "nested too deep"},
   };
-  for (const Case& item : cases) CHECK_ERROR(item.bytes, item.part);
+  for (const Case& item : cases) check_error(item.bytes, item.part);
 }
 
 TEST_CASE("safetensors: duplicate keys are named") {
-  CHECK_ERROR(safetensors_bytes(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+  check_error(safetensors_bytes(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
                                 R"("a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
                                 "xy"),
               "the header has the key \"a\" twice");
   // The same key spelled with an escape, with offsets that alone would be InvalidOffset.
-  CHECK_ERROR(safetensors_bytes(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+  check_error(safetensors_bytes(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
                                 R"("\u0061":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
                                 "x"),
               "the key \"a\" twice");
-  CHECK_ERROR(safetensors_bytes(R"({"__metadata__":{"a":"1","a":"2"}})"), "key \"a\" twice");
-  CHECK_ERROR(safetensors_bytes(R"({"__metadata__":{},"__metadata__":{}})"), "twice");
+  check_error(safetensors_bytes(R"({"__metadata__":{"a":"1","a":"2"}})"), "key \"a\" twice");
+  check_error(safetensors_bytes(R"({"__metadata__":{},"__metadata__":{}})"), "twice");
 }
 
 TEST_CASE("safetensors: offsets") {
@@ -227,19 +227,19 @@ TEST_CASE("safetensors: offsets") {
                              std::string(data, 'x'));
   };
   CHECK(parse(two("[4,8]", "[0,4]", 8)).tensors[0].name == "b");
-  CHECK_ERROR(two("[0,4]", "[0,4]", 4),
+  check_error(two("[0,4]", "[0,4]", 4),
               "tensor \"b\" at data offsets [0, 4] overlaps tensor \"a\"");
-  CHECK_ERROR(two("[0,4]", "[2,6]", 6), "overlaps tensor \"a\" at [0, 4]");
-  CHECK_ERROR(two("[0,4]", "[5,9]", 9), "leaves a hole of 1 bytes after tensor \"a\"");
-  CHECK_ERROR(two("[2,6]", "[6,10]", 10), "leaves a hole of 2 bytes after the header");
-  CHECK_ERROR(two("[0,4]", "[4,2]", 8), "ends before it begins");
-  CHECK_ERROR(two("[0,4]", "[4,18446744073709551615]", 8), "has 18446744073709551611 bytes");
-  CHECK_ERROR(two("[0,4]", "[4,9]", 9), "has 5 bytes, U8 [4] needs 4");
+  check_error(two("[0,4]", "[2,6]", 6), "overlaps tensor \"a\" at [0, 4]");
+  check_error(two("[0,4]", "[5,9]", 9), "leaves a hole of 1 bytes after tensor \"a\"");
+  check_error(two("[2,6]", "[6,10]", 10), "leaves a hole of 2 bytes after the header");
+  check_error(two("[0,4]", "[4,2]", 8), "ends before it begins");
+  check_error(two("[0,4]", "[4,18446744073709551615]", 8), "has 18446744073709551611 bytes");
+  check_error(two("[0,4]", "[4,9]", 9), "has 5 bytes, U8 [4] needs 4");
   // A shape four times the range (the size is checked against the range, then against the file).
-  CHECK_ERROR(
+  check_error(
       safetensors_bytes(R"({"t":{"dtype":"F32","shape":[16],"data_offsets":[0,16]}})", kSixteen),
       "has 16 bytes, F32 [16] needs 64");
-  CHECK_ERROR(
+  check_error(
       safetensors_bytes(R"({"t":{"dtype":"F32","shape":[16],"data_offsets":[0,64]}})", kSixteen),
       "truncated");
 }
@@ -250,14 +250,14 @@ TEST_CASE("safetensors: sizes that overflow or do not fill bytes") {
                                  "],\"data_offsets\":[0,16]}}",
                              std::string(16, 'x'));
   };
-  CHECK_ERROR(shape("F32", "4294967296,4294967296"), "overflows 64 bits");
-  CHECK_ERROR(shape("I32", "9223372036854775807,2,2"), "overflows 64 bits");
-  CHECK_ERROR(shape("F32", "4611686018427387904"), "overflows 64 bits");
-  CHECK_ERROR(shape("F32", "9223372036854775807,9223372036854775807,0"), "overflows 64 bits");
-  CHECK_ERROR(shape("U8", "18446744073709551615"), "above 2^63 - 1");
-  CHECK_ERROR(shape("F4", "31"), "does not fill whole bytes");
-  CHECK_ERROR(shape("F6_E2M3", "21"), "does not fill whole bytes");
-  CHECK_ERROR(shape("F6_E3M2", "3"), "does not fill whole bytes");
+  check_error(shape("F32", "4294967296,4294967296"), "overflows 64 bits");
+  check_error(shape("I32", "9223372036854775807,2,2"), "overflows 64 bits");
+  check_error(shape("F32", "4611686018427387904"), "overflows 64 bits");
+  check_error(shape("F32", "9223372036854775807,9223372036854775807,0"), "overflows 64 bits");
+  check_error(shape("U8", "18446744073709551615"), "above 2^63 - 1");
+  check_error(shape("F4", "31"), "does not fill whole bytes");
+  check_error(shape("F6_E2M3", "21"), "does not fill whole bytes");
+  check_error(shape("F6_E3M2", "3"), "does not fill whole bytes");
   CHECK(parse(shape("F4", "32")).tensors.size() == 1);
 }
 
@@ -267,7 +267,7 @@ TEST_CASE("safetensors: the reference's abuse attempts") {
       R"({"weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}})", kSixteen);
   first[0] = '\xe8';
   first[1] = '\x03';
-  CHECK_ERROR(first, "truncated: header wants 1008 bytes");
+  check_error(first, "truncated: header wants 1008 bytes");
   // 2 and 3: very many tensors over the same bytes; 2's header is over the limit.
   std::string text = "{";
   for (int i = 0; i < 100000; ++i) {
@@ -278,14 +278,14 @@ TEST_CASE("safetensors: the reference's abuse attempts") {
   text += "}";
   const std::string third = safetensors_bytes(text, std::string(text.size(), '\0'));
   const auto start = std::chrono::steady_clock::now();
-  CHECK_ERROR(third, "overlaps tensor");
+  check_error(third, "overlaps tensor");
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   MESSAGE("100,000 overlapping tensors refused in " << seconds << " s");
   std::string second(8, '\0');
   const std::uint64_t length = 800'000'000;
   for (std::size_t i = 0; i < 8; ++i) second[i] = static_cast<char>((length >> (8 * i)) & 255);
-  CHECK_ERROR(second + "{", "the header length is 800000000");
+  check_error(second + "{", "the header length is 800000000");
 }
 
 TEST_CASE("safetensors: cut at every byte, a small file is always bad input") {
