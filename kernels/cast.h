@@ -7,8 +7,8 @@
 namespace ds::kernels {
 
 // dst = (dst dtype)(src [* scale]). Exactly one rounding (reference/formats.md section 5).
-// src: F32, F64, BF16, F16, F8_E4M3; dst: F32, F64, BF16, F16, F8_E4M3 (clamped to +-448, no scale).
-// With `scale` (F8_E4M3 source only) the product is formed in f32 first.
+// src: F32, F64, BF16, F16, F8_E4M3; dst: F32, F64, BF16, F16, F8_E4M3 (clamped to +-448, no
+// scale). With `scale` (F8_E4M3 source only) the product is formed in f32 first.
 struct Cast {
   static constexpr std::string_view kName = "cast";
   ConstView src;    // [rows, cols]

@@ -1,5 +1,5 @@
-// Softmax cross-entropy over rows of logits. Callers pass chunks of rows so that no logits of a whole
-// batch ever exist.
+// Softmax cross-entropy over rows of logits. Callers pass chunks of rows so that no logits of a
+// whole batch ever exist.
 #pragma once
 
 #include "kernels/context.h"
@@ -22,11 +22,11 @@ void run(CpuContext& context, const CrossEntropyForward& op);
 // d_logits = (softmax(logits) - onehot(target)) * scale; may be the same memory as logits.
 struct CrossEntropyBackward {
   static constexpr std::string_view kName = "cross_entropy_backward";
-  ConstView logits;   // [rows, vocab]
-  ConstView targets;  // [rows] I32
-  ConstView lse;      // [rows]
-  double scale = 1.0; // 1 / number of targets of the accumulation window
-  View d_logits;      // [rows, vocab]
+  ConstView logits;    // [rows, vocab]
+  ConstView targets;   // [rows] I32
+  ConstView lse;       // [rows]
+  double scale = 1.0;  // 1 / number of targets of the accumulation window
+  View d_logits;       // [rows, vocab]
 };
 void check(const CrossEntropyBackward& op);
 Cost cost(const CrossEntropyBackward& op);

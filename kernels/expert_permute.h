@@ -6,8 +6,8 @@
 
 namespace ds::kernels {
 
-// Counting sort of the (token, choice) entries by expert, stable in token order. A "slot" is a row of
-// the grouped layout: expert e owns slots [offsets[e], offsets[e + 1]).
+// Counting sort of the (token, choice) entries by expert, stable in token order. A "slot" is a row
+// of the grouped layout: expert e owns slots [offsets[e], offsets[e + 1]).
 struct ExpertPlan {
   static constexpr std::string_view kName = "expert_plan";
   ConstView experts;  // [tokens, top_k] I32 in [0, count)

@@ -28,9 +28,9 @@ struct GemmProblem {
   ConstView low_rank_b;  // [N, r] when trans_b, else [r, N]; F32 or F64
 };
 
-// All problems of one call are independent: no c overlaps another operand of the call. Work is split
-// over threads by tiles of all problems together, so many small products (experts) fill the machine
-// as one large one does. Deterministic for a given number of threads.
+// All problems of one call are independent: no c overlaps another operand of the call. Work is
+// split over threads by tiles of all problems together, so many small products (experts) fill the
+// machine as one large one does. Deterministic for a given number of threads.
 struct Gemm {
   static constexpr std::string_view kName = "gemm";
   std::span<const GemmProblem> problems;

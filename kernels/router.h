@@ -25,11 +25,11 @@ struct RouterSettings {
 struct RouterForward {
   static constexpr std::string_view kName = "router_forward";
   RouterSettings settings;
-  ConstView logits;   // [tokens, experts] F32 (F64)
-  ConstView bias;     // optional [experts] F32 (F64): e_score_correction_bias
-  View scores;        // [tokens, experts] same dtype, kept for backward
-  View experts;       // [tokens, top_k] I32, by falling selection score
-  View weights;       // [tokens, top_k] same dtype as logits: normalised and scaled
+  ConstView logits;  // [tokens, experts] F32 (F64)
+  ConstView bias;    // optional [experts] F32 (F64): e_score_correction_bias
+  View scores;       // [tokens, experts] same dtype, kept for backward
+  View experts;      // [tokens, top_k] I32, by falling selection score
+  View weights;      // [tokens, top_k] same dtype as logits: normalised and scaled
 };
 void check(const RouterForward& op);
 Cost cost(const RouterForward& op);
@@ -39,10 +39,10 @@ void run(CpuContext& context, const RouterForward& op);
 struct RouterBackward {
   static constexpr std::string_view kName = "router_backward";
   RouterSettings settings;
-  ConstView scores;    // [tokens, experts]
-  ConstView experts;   // [tokens, top_k] I32
-  ConstView d_weights; // [tokens, top_k]
-  View d_logits;       // [tokens, experts], written
+  ConstView scores;     // [tokens, experts]
+  ConstView experts;    // [tokens, top_k] I32
+  ConstView d_weights;  // [tokens, top_k]
+  View d_logits;        // [tokens, experts], written
 };
 void check(const RouterBackward& op);
 Cost cost(const RouterBackward& op);

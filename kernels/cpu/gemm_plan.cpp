@@ -10,10 +10,10 @@ namespace {
 // Widened copies of a may take this much at a time; larger calls run in several passes over rows.
 constexpr std::int64_t kWidenedFloats = std::int64_t{16} << 20;
 constexpr std::int64_t kPanelFloats = 1024 * 1024;  // widened panel of b: 4 MiB
-constexpr std::int64_t kBlockFloats = 256 * 1024;  // f32 block of c: 1 MiB
-constexpr std::int64_t kMinPanel = 64;             // columns below which a product is inefficient
-constexpr std::int64_t kColumnStep = 16;           // panels begin at multiples of this
-constexpr std::int64_t kMinChunk = 32;             // rows below which splitting rows does not pay
+constexpr std::int64_t kBlockFloats = 256 * 1024;   // f32 block of c: 1 MiB
+constexpr std::int64_t kMinPanel = 64;              // columns below which a product is inefficient
+constexpr std::int64_t kColumnStep = 16;            // panels begin at multiples of this
+constexpr std::int64_t kMinChunk = 32;              // rows below which splitting rows does not pay
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t value, std::int64_t step) {
@@ -30,12 +30,24 @@ struct Slab {
   std::int64_t low_rank_at = -1;  // the same for low_rank_a
 };
 
+// Reading columns of rows that are a multiple of 2 KiB apart hits the same few cache sets again and
+// again and more than halves the rate of a product.
+constexpr std::int64_t kBadStride = 512;
+bool is_bad_stride(std::int64_t stride) { return stride > 0 && stride % kBadStride == 0; }
+
 bool is_narrow(const ConstView& view) { return view && view.dtype() == DType::kBF16; }
 
 ConstView rows_of_a(const Slab& slab) {
   const ConstView& a = slab.problem->a;
   return slab.problem->trans_a ? a.slice_cols(slab.row0, slab.rows)
                                : a.slice_rows(slab.row0, slab.rows);
+}
+
+// Whether the passes make a copy of a: widened, or moved to a better row stride.
+bool copies_a(const GemmProblem& p) {
+  if (is_narrow(p.a)) return true;
+  return p.a.dtype() == DType::kF32 && p.trans_a && is_bad_stride(p.a.row_stride()) &&
+         p.c.rows() > kMaxVectorRows && p.c.cols() >= kMinPanel;
 }
 
 bool same_matrix(const ConstView& x, const ConstView& y) {
@@ -100,9 +112,11 @@ std::int64_t GemmPlan::Impl::add_widen(const ConstView& src, std::int64_t pass_b
   for (std::int64_t i = size - 1; i >= std::max(pass_begin, size - 8); --i) {
     if (same_matrix(widen[count(i)].src, src)) return i;
   }
-  widen.push_back({src, nullptr});
+  std::int64_t stride = round_up(src.cols(), 16);
+  if (is_bad_stride(stride)) stride += 16;
+  widen.push_back({src, nullptr, stride});
   widen_offset.push_back(used);
-  used += round_up(src.size(), 16);
+  used += src.rows() * stride;
   return size;
 }
 
@@ -114,7 +128,7 @@ std::int64_t GemmPlan::Impl::collect(const Gemm& op) {
     if (all_rows == 0 || cols == 0) continue;
     const std::int64_t depth = p.trans_a ? p.a.rows() : p.a.cols();
     std::int64_t row_floats = 0;
-    if (is_narrow(p.a)) row_floats += depth;
+    if (copies_a(p)) row_floats += depth;
     if (is_narrow(p.low_rank_a)) row_floats += p.low_rank_a.cols();
     const std::int64_t most_rows =
         row_floats == 0 ? all_rows : std::max(kMinPanel, kWidenedFloats / row_floats);
@@ -126,7 +140,7 @@ std::int64_t GemmPlan::Impl::collect(const Gemm& op) {
         used = 0;
       }
       slab.pass = pass;
-      if (is_narrow(p.a) && depth > 0) {
+      if (copies_a(p) && depth > 0) {
         slab.a_at = add_widen(rows_of_a(slab), pass_begin, used);
       }
       if (is_narrow(p.low_rank_a)) {
@@ -153,14 +167,14 @@ void GemmPlan::Impl::add_tile(const Slab& slab, std::int64_t row, std::int64_t r
     tile.vector = p.c.rows() <= kMaxVectorRows;
     if (slab.a_at >= 0) {
       const GemmWiden& entry = widen[count(slab.a_at)];
-      tile.a = {entry.dst, entry.src.cols()};
+      tile.a = {entry.dst, entry.stride};
     } else if (slab.depth > 0) {
       tile.a = {rows_of_a(slab).as<float>(), p.a.row_stride()};
     }
     if (tile.a.data != nullptr) tile.a.data += p.trans_a ? row : row * tile.a.stride;
     if (slab.low_rank_at >= 0) {
       const GemmWiden& entry = widen[count(slab.low_rank_at)];
-      tile.low_rank_a = {entry.dst + row * entry.src.cols(), entry.src.cols()};
+      tile.low_rank_a = {entry.dst + row * entry.stride, entry.stride};
     } else if (p.low_rank_a) {
       tile.low_rank_a = {p.low_rank_a.slice_rows(tile.row0, rows).as<float>(),
                          p.low_rank_a.row_stride()};

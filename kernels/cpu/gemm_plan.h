@@ -26,10 +26,11 @@ struct GemmTile {
   bool vector = false;  // few rows: read b once in its own dtype instead of widening panels
 };
 
-// A matrix to widen to F32 before the tiles begin; rows of dst are `cols` apart.
+// A BF16 or F32 matrix to copy as F32 before the tiles begin; rows of dst are `stride` apart.
 struct GemmWiden {
   ConstView src;
   float* dst = nullptr;
+  std::int64_t stride = 0;
 };
 
 // Work between two barriers: first the widening, rows split over threads, then the tiles;

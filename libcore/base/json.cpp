@@ -209,8 +209,16 @@ std::optional<JsonProblem> try_parse(std::string_view text, bool allow_duplicate
   const char* first = text.data() == nullptr ? "" : text.data();
   const char* last = first + text.size();
   Builder<Json> builder(value, allow_duplicate_keys);
-  if (Json::sax_parse(first, last, &builder)) return std::nullopt;
   JsonProblem problem;
+  if (Json::sax_parse(first, last, &builder)) {
+    // The parser takes a zero byte for the end of its input; no JSON text has one.
+    const std::size_t zero = text.find('\0');
+    if (zero == std::string_view::npos) return std::nullopt;
+    problem.reason = "a zero byte";
+    problem.offset = zero;
+    value = nullptr;
+    return problem;
+  }
   problem.reason = builder.problem();
   std::size_t read = builder.position();
   if (read == 0) {

@@ -10,7 +10,6 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "kernels/context.h"
 #include "libcore/base/error.h"
 #include "libcore/base/hash.h"
 #include "libcore/base/stop.h"
@@ -19,6 +18,7 @@
 #include "libcore/cli/settings_source.h"
 #include "libcore/cli/version.h"
 #include "libcore/report/report.h"
+#include "libcore/tensor/backend.h"
 
 namespace ds::cli {
 
@@ -48,19 +48,32 @@ void declare_common(CLI::App& app, CommonSettings& s) {
       ->group(kCommonGroup);
   app.add_option("--report", s.report, "write the events as JSON lines")->group(kCommonGroup);
   app.add_option("--format", s.format, "form of standard output")
-      ->check(words({"text", "json"}))->capture_default_str()->group(kCommonGroup);
-  app.add_option("--device", s.device, "auto, cpu or cuda[:N]")->capture_default_str()->group(kCommonGroup);
+      ->check(words({"text", "json"}))
+      ->capture_default_str()
+      ->group(kCommonGroup);
+  app.add_option("--device", s.device, "auto, cpu or cuda[:N]")
+      ->capture_default_str()
+      ->group(kCommonGroup);
   app.add_option("--threads", s.threads, "0: the CPUs this process may use")
-      ->check(CLI::Range(0, 4096))->capture_default_str()->group(kCommonGroup);
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str()
+      ->group(kCommonGroup);
   app.add_flag("--quiet", s.quiet, "errors only")->group(kCommonGroup);
   app.add_option("--log_level", s.log_level, "words on standard error")
-      ->check(words({"error", "warn", "info", "debug"}))->capture_default_str()->group(kCommonGroup);
+      ->check(words({"error", "warn", "info", "debug"}))
+      ->capture_default_str()
+      ->group(kCommonGroup);
   app.add_option("--progress", s.progress, "the live line: auto is a terminal only")
-      ->check(words({"auto", "always", "never"}))->capture_default_str()->group(kCommonGroup);
+      ->check(words({"auto", "always", "never"}))
+      ->capture_default_str()
+      ->group(kCommonGroup);
   app.add_option("--color", s.color, "auto is a terminal only")
-      ->check(words({"auto", "always", "never"}))->capture_default_str()->group(kCommonGroup);
+      ->check(words({"auto", "always", "never"}))
+      ->capture_default_str()
+      ->group(kCommonGroup);
   app.add_flag("--version", s.version, "version and build, then exit")->group(kCommonGroup);
-  app.add_flag("--version_only", s.version_only, "the number alone, then exit")->group(kCommonGroup);
+  app.add_flag("--version_only", s.version_only, "the number alone, then exit")
+      ->group(kCommonGroup);
 }
 
 std::string shell_quoted(const std::string& word) {
@@ -109,7 +122,7 @@ class RunImpl : public Run {
     threads_ = common.threads > 0 ? common.threads : usable_cpus();
     if (common.device.rfind("cuda", 0) == 0) {
       throw Error(ExitCode::kResources,
-                  kernels::cuda_available()
+                  cuda_available()
                       ? "--device cuda: this version computes on the CPU only"
                       : "--device cuda: this build or machine has no usable CUDA device",
                   "use --device cpu");
@@ -141,9 +154,8 @@ class RunImpl : public Run {
   void input(const std::filesystem::path& path) override {
     std::error_code error;
     const auto size = std::filesystem::file_size(path, error);
-    inputs_.push_back({{"path", path.string()},
-                       {"size", error ? 0 : size},
-                       {"sha256", sha256_file(path)}});
+    inputs_.push_back(
+        {{"path", path.string()}, {"size", error ? 0 : size}, {"sha256", sha256_file(path)}});
   }
   void open_report(const std::filesystem::path& path, bool append) override {
     begin();
@@ -167,17 +179,17 @@ class RunImpl : public Run {
   void begin() {
     if (begun_) return;
     begun_ = true;
-    report_.event("deepseek/run/1",
-                  {{"tool", program_.name},
-                   {"version", version_number()},
-                   {"commit", commit()},
-                   {"device", {{"kind", "cpu"},
-                               {"threads", threads_},
-                               {"instruction_set", kernels::isa_name(kernels::detect_isa())}}},
-                   {"command", command_line_},
-                   {"config", config_},
-                   {"sources", sources_},
-                   {"inputs", inputs_}});
+    report_.event(
+        "deepseek/run/1",
+        {{"tool", program_.name},
+         {"version", version_number()},
+         {"commit", commit()},
+         {"device",
+          {{"kind", "cpu"}, {"threads", threads_}, {"instruction_set", instruction_set()}}},
+         {"command", command_line_},
+         {"config", config_},
+         {"sources", sources_},
+         {"inputs", inputs_}});
   }
 
   const Program& program_;

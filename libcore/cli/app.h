@@ -22,13 +22,13 @@ struct Subcommand {
 
 // The first subcommand is the default: it runs when argv names none.
 struct Program {
-  std::string name;     // "deepseek-finetune"
+  std::string name;  // "deepseek-finetune"
   std::string summary;
   std::vector<Subcommand> subcommands;
 };
 
-// Parses, merges settings (default < config file < environment < command line), runs, reports errors
-// as "PROGRAM: error: ..." and maps every exception to its exit code. The only catch-all.
+// Parses, merges settings (default < config file < environment < command line), runs, reports
+// errors as "PROGRAM: error: ..." and maps every exception to its exit code. The only catch-all.
 int run_main(int argc, char** argv, const Program& program);
 
 }  // namespace ds::cli

@@ -40,9 +40,9 @@ bool is_truth_word(const std::string& word) {
 [[noreturn]] void unknown(const std::string& what, const std::string& name, CLI::App& app) {
   const std::string bare = name.rfind("--", 0) == 0 ? name.substr(2) : name;
   const std::string nearest = nearest_name(bare, option_names(app));
-  throw Error(ExitCode::kUsage, fmt::format("{} {} is unknown", what, quote_text(name)),
-              nearest.empty() ? "--help lists every flag"
-                              : fmt::format("did you mean --{}?", nearest));
+  throw Error(
+      ExitCode::kUsage, fmt::format("{} {} is unknown", what, quote_text(name)),
+      nearest.empty() ? "--help lists every flag" : fmt::format("did you mean --{}?", nearest));
 }
 
 // A scalar, or a sequence joined by commas.
@@ -163,7 +163,8 @@ GivenSettings read_arguments(const std::vector<std::string>& arguments, CLI::App
                   "every setting is given as --name value");
     }
     const std::size_t equals = word.find('=');
-    const std::string name = underscored(word.substr(2, equals == std::string::npos ? equals : equals - 2));
+    const std::string name =
+        underscored(word.substr(2, equals == std::string::npos ? equals : equals - 2));
     const CLI::Option* option = find_option(app, name);
     if (option == nullptr) unknown("flag", "--" + name, app);
     std::string value;
@@ -186,15 +187,15 @@ void read_config_file(const std::string& path, const std::string& program, CLI::
                       GivenSettings& settings) {
   const std::string text = read_file(path);
   if (text.size() > kLargestConfig) {
-    throw Error(ExitCode::kBadInput,
-                fmt::format("{}: {} bytes, a configuration has at most {}", path, text.size(),
-                            kLargestConfig));
+    throw Error(ExitCode::kBadInput, fmt::format("{}: {} bytes, a configuration has at most {}",
+                                                 path, text.size(), kLargestConfig));
   }
   check_depth(text, path);
   try {
     FileSettings(path, app, settings).block(YAML::Load(text), program, 0);
   } catch (const YAML::Exception& error) {
-    throw Error(ExitCode::kBadInput, fmt::format("{}:{}: {}", path, error.mark.line + 1, error.msg));
+    throw Error(ExitCode::kBadInput,
+                fmt::format("{}:{}: {}", path, error.mark.line + 1, error.msg));
   }
 }
 

@@ -19,9 +19,9 @@ using GivenSettings = std::map<std::string, Given>;  // by long name, underscore
 // Throws Error(kUsage) for an unknown flag (naming the nearest), a missing value, a stray word.
 GivenSettings read_arguments(const std::vector<std::string>& arguments, CLI::App& app);
 
-// YAML or JSON settings of `path` added where `settings` has none. Keys are long flags, at the top or
-// under `program`, or the guide's training.memory_optimization block. Throws Error(kUsage) naming an
-// unknown key and the nearest one, Error(kBadInput) for a file that does not parse.
+// YAML or JSON settings of `path` added where `settings` has none. Keys are long flags, at the top
+// or under `program`, or the guide's training.memory_optimization block. Throws Error(kUsage)
+// naming an unknown key and the nearest one, Error(kBadInput) for a file that does not parse.
 void read_config_file(const std::string& path, const std::string& program, CLI::App& app,
                       GivenSettings& settings);
 

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "kernels/context.h"
+#include "libcore/tensor/backend.h"
 
 namespace ds::cli {
 
@@ -14,9 +14,9 @@ std::string version_text(const std::string& program) {
   return fmt::format(
       "{} {}\ncommit           {}\ncompiler         {}\nmatrix library   {}\n"
       "CUDA             {}\ninstruction set  {}\n",
-      program, version_number(), commit(), "g++ " __VERSION__, kernels::matrix_library_description(),
-      kernels::cuda_compiled() ? (kernels::cuda_available() ? "yes" : "compiled, no device") : "no",
-      kernels::isa_name(kernels::detect_isa()));
+      program, version_number(), commit(), "g++ " __VERSION__, matrix_library(),
+      cuda_compiled() ? (cuda_available() ? "yes" : "compiled, no device") : "no",
+      instruction_set());
 }
 
 }  // namespace ds::cli

@@ -5,8 +5,8 @@
 
 namespace ds::cli {
 
-std::string version_number();                           // "0.1.0"
-std::string commit();                                   // short hash, "unknown" outside a clone
-std::string version_text(const std::string& program);   // several lines
+std::string version_number();                          // "0.1.0"
+std::string commit();                                  // short hash, "unknown" outside a clone
+std::string version_text(const std::string& program);  // several lines
 
 }  // namespace ds::cli

@@ -5,18 +5,11 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cast.h"
-#include "kernels/elementwise.h"
-#include "kernels/expert_permute.h"
-#include "libcore/base/error.h"
+#include "libcore/nn/row_ops.h"
 
 namespace ds {
 
 namespace {
-
-ConstView int_view(const std::vector<std::int32_t>& values) {
-  return ConstView(values.data(), DType::kI32, {static_cast<std::int64_t>(values.size())});
-}
 
 // Rows of a batch that predict something, and their place in the compacted order.
 struct TargetRows {
@@ -41,7 +34,7 @@ TargetRows find_targets(const TokenBatch& batch) {
 }
 
 Rows rows_of(const TokenBatch& batch) {
-  return {.positions = int_view(batch.positions), .segments = int_view(batch.segments)};
+  return {.positions = index_view(batch.positions), .segments = index_view(batch.segments)};
 }
 
 }  // namespace
@@ -49,8 +42,8 @@ Rows rows_of(const TokenBatch& batch) {
 Sequence::Sequence(const ModelConfig& config, std::int64_t capacity, DType dtype)
     : capacity_(capacity) {
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    layers_.emplace_back(dtype, std::vector<std::int64_t>{
-                                    capacity, config.kv_lora_rank + config.qk_rope_head_dim});
+    layers_.emplace_back(
+        dtype, std::vector<std::int64_t>{capacity, config.kv_lora_rank + config.qk_rope_head_dim});
   }
 }
 
@@ -101,7 +94,7 @@ LossSums DeepSeekModel::forward_backward(Exec& exec, const TokenBatch& batch, do
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
   const Rows rows = rows_of(batch);
-  const ConstView ids = int_view(batch.ids);
+  const ConstView ids = index_view(batch.ids);
   const std::int64_t tokens = batch.tokens();
   const std::int64_t hidden = config_.hidden_size;
   const std::int64_t lowest = lowest_trainable_layer();
@@ -128,15 +121,13 @@ LossSums DeepSeekModel::forward_backward(Exec& exec, const TokenBatch& batch, do
   const auto count = static_cast<std::int64_t>(target_rows.rows.size());
   if (count == 0) return {};
   const View h_targets = exec.scratch.allocate("head.h", exec.dtype, {count, hidden});
-  exec.device.run(kernels::GatherRows{
-      .x = h.back(), .index = int_view(target_rows.rows), .y = h_targets});
+  gather_rows(exec, h.back(), index_view(target_rows.rows), h_targets);
   const bool need_dh = lowest < layers;
   const bool need_head = need_dh || head_.trainable();
   // One row more than targets, kept zero: where rows without a target take their gradient from.
-  const View dh_targets = need_head
-                              ? exec.scratch.allocate("head.dh", exec.dtype, {count + 1, hidden})
-                              : View();
-  const LossSums sums = head_.loss(exec, h_targets, int_view(target_rows.targets), grad_scale,
+  const View dh_targets =
+      need_head ? exec.scratch.allocate("head.dh", exec.dtype, {count + 1, hidden}) : View();
+  const LossSums sums = head_.loss(exec, h_targets, index_view(target_rows.targets), grad_scale,
                                    need_head ? dh_targets.slice_rows(0, count) : View(), nullptr);
   if (!need_dh || sums.non_finite >= 0) return sums;
 
@@ -144,8 +135,7 @@ LossSums DeepSeekModel::forward_backward(Exec& exec, const TokenBatch& batch, do
   std::memset(zero_row.data(), 0,
               static_cast<std::size_t>(hidden * kernels::dtype_size(exec.dtype)));
   const View dh = exec.scratch.allocate("block.dh", exec.dtype, {tokens, hidden});
-  exec.device.run(
-      kernels::GatherRows{.x = dh_targets, .index = int_view(target_rows.index), .y = dh});
+  gather_rows(exec, dh_targets, index_view(target_rows.index), dh);
 
   for (std::int64_t layer = layers - 1; layer >= std::max<std::int64_t>(lowest, 0); --layer) {
     const auto l = static_cast<std::size_t>(layer);
@@ -167,21 +157,20 @@ LossSums DeepSeekModel::forward_backward(Exec& exec, const TokenBatch& batch, do
 LossSums DeepSeekModel::loss(Exec& exec, const TokenBatch& batch, std::vector<double>* each) {
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
-  const View h = forward_blocks(exec, rows_of(batch), int_view(batch.ids));
+  const View h = forward_blocks(exec, rows_of(batch), index_view(batch.ids));
   const TargetRows target_rows = find_targets(batch);
   const auto count = static_cast<std::int64_t>(target_rows.rows.size());
   if (count == 0) return {};
   const View h_targets = exec.scratch.allocate("head.h", exec.dtype, {count, config_.hidden_size});
-  exec.device.run(
-      kernels::GatherRows{.x = h, .index = int_view(target_rows.rows), .y = h_targets});
-  return head_.loss(exec, h_targets, int_view(target_rows.targets), 0.0, View(), each);
+  gather_rows(exec, h, index_view(target_rows.rows), h_targets);
+  return head_.loss(exec, h_targets, index_view(target_rows.targets), 0.0, View(), each);
 }
 
 void DeepSeekModel::logits(Exec& exec, const TokenBatch& batch,
                            const std::function<void(std::int64_t, const ConstView&)>& consume) {
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
-  const View h = forward_blocks(exec, rows_of(batch), int_view(batch.ids));
+  const View h = forward_blocks(exec, rows_of(batch), index_view(batch.ids));
   constexpr std::int64_t kChunkElements = std::int64_t{16} << 20;
   const std::int64_t tokens = batch.tokens();
   const std::int64_t chunk =
@@ -206,7 +195,7 @@ void DeepSeekModel::prefill(Exec& exec, const TokenBatch& prompts,
   View h = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
   View next = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
   EmbeddingSaved embedding_saved;
-  embedding_.forward(exec, int_view(prompts.ids), h, embedding_saved);
+  embedding_.forward(exec, index_view(prompts.ids), h, embedding_saved);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     ArenaScope layer_scope(exec.saved);
     BlockSaved saved;
@@ -215,13 +204,9 @@ void DeepSeekModel::prefill(Exec& exec, const TokenBatch& prompts,
       const std::int64_t begin = prompts.segments[i];
       const std::int64_t n = prompts.segments[i + 1] - begin;
       const View cache = sequences[i]->layers_[layer].view().slice_rows(0, n);
-      exec.device.run(kernels::AddScaled{.x = saved.attention.latent.slice_rows(begin, n),
-                                         .y = cache.slice_cols(0, c),
-                                         .accumulate = false});
-      exec.device.run(
-          kernels::AddScaled{.x = saved.attention.kv_a.slice_rows(begin, n).slice_cols(c, r),
-                             .y = cache.slice_cols(c, r),
-                             .accumulate = false});
+      copy_rows(exec, saved.attention.latent.slice_rows(begin, n), cache.slice_cols(0, c));
+      copy_rows(exec, saved.attention.kv_a.slice_rows(begin, n).slice_cols(c, r),
+                cache.slice_cols(c, r));
     }
     std::swap(h, next);
   }
@@ -232,7 +217,7 @@ void DeepSeekModel::prefill(Exec& exec, const TokenBatch& prompts,
   }
   const View h_last =
       exec.scratch.allocate("head.h", exec.dtype, {logits.rows(), config_.hidden_size});
-  exec.device.run(kernels::GatherRows{.x = h, .index = int_view(last), .y = h_last});
+  gather_rows(exec, h, index_view(last), h_last);
   head_.logits(exec, h_last, logits);
 }
 
@@ -255,7 +240,7 @@ void DeepSeekModel::decode(Exec& exec, std::span<const std::int32_t> tokens,
       caches[i] = {.cache = sequences[i]->layers_[layer].view(),
                    .length = static_cast<std::int32_t>(sequences[i]->length_)};
     }
-    blocks_[layer].decode(exec, int_view(positions), h, caches);
+    blocks_[layer].decode(exec, index_view(positions), h, caches);
   }
   for (Sequence* sequence : sequences) ++sequence->length_;
   head_.logits(exec, h, logits);

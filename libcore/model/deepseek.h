@@ -41,8 +41,9 @@ class Sequence {
 // parameters are owned here.
 class DeepSeekModel {
  public:
-  // Loads FOLDER. `max_positions` is the longest sequence that will be used (sizes the rotary table).
-  // Throws Error naming the tensor (missing, wrong shape or dtype); MTP tensors are left alone.
+  // Loads FOLDER. `max_positions` is the longest sequence that will be used (sizes the rotary
+  // table). Throws Error naming the tensor (missing, wrong shape or dtype); MTP tensors are left
+  // alone.
   static std::unique_ptr<DeepSeekModel> load(const ModelConfig& config, Checkpoint checkpoint,
                                              DType compute, std::int64_t max_positions);
   DeepSeekModel(const DeepSeekModel&) = delete;
@@ -61,7 +62,6 @@ class DeepSeekModel {
   void allocate_gradients();
   // DoRA magnitudes := row norms of the base weights (as peft initialises them).
   void reset_magnitudes();
-  
 
   // Sum of the target losses of the batch; adds the gradients of sum * grad_scale to the trainable
   // parameters.

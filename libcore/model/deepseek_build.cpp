@@ -3,9 +3,9 @@
 
 #include <cmath>
 
-#include "kernels/reduce.h"
 #include "libcore/base/error.h"
 #include "libcore/model/deepseek.h"
+#include "libcore/nn/row_ops.h"
 
 namespace ds {
 
@@ -38,8 +38,7 @@ DeepSeekModel::DeepSeekModel(const ModelConfig& config, Checkpoint checkpoint, D
 
 std::unique_ptr<DeepSeekModel> DeepSeekModel::load(const ModelConfig& config, Checkpoint checkpoint,
                                                    DType compute, std::int64_t max_positions) {
-  std::unique_ptr<DeepSeekModel> model(
-      new DeepSeekModel(config, std::move(checkpoint), compute));
+  std::unique_ptr<DeepSeekModel> model(new DeepSeekModel(config, std::move(checkpoint), compute));
   model->build(max_positions);
   return model;
 }
@@ -246,9 +245,10 @@ void DeepSeekModel::add_lora(const LoraConfig& lora, const std::vector<LoraTarge
     }
     const auto found = linears_.find(module.path);
     if (found == linears_.end()) {
-      throw Error(ExitCode::kBadInput,
-                  fmt::format("adapter target '{}' is not a linear layer of this model", module.path),
-                  "name one of the projections that deepseek-finetune info lists");
+      throw Error(
+          ExitCode::kBadInput,
+          fmt::format("adapter target '{}' is not a linear layer of this model", module.path),
+          "name one of the projections that deepseek-finetune info lists");
     }
     Linear& linear = *found->second;
     slot.a = &add_parameter(module.path + ".lora_A.weight", ParameterRole::kLoraA,
@@ -258,13 +258,7 @@ void DeepSeekModel::add_lora(const LoraConfig& lora, const std::vector<LoraTarge
     if (lora.use_dora) {
       slot.magnitude = &add_parameter(module.path + ".lora_magnitude_vector",
                                       ParameterRole::kMagnitude, {linear.out});
-      slot.base_norm2 = Tensor(kernels::statistics_dtype(compute_), {linear.out});
-      kernels::CpuContext context(1, kernels::detect_isa());
-      const kernels::RowSquaredNorm op{.x = linear.weight.data,
-                                       .scale = linear.weight.scale,
-                                       .y = slot.base_norm2.view()};
-      check(op);
-      run(context, op);
+      slot.base_norm2 = row_squared_norms(linear.weight, kernels::statistics_dtype(compute_));
     }
     linear.lora = std::move(slot);
   }

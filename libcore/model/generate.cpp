@@ -53,7 +53,8 @@ std::vector<Generated> generate(DeepSeekModel& model, Exec& exec,
                                 const GenerateOptions& options, std::int64_t batch,
                                 const std::function<bool(std::size_t, std::int32_t)>& on_token) {
   const std::int64_t vocab = model.config().vocab_size;
-  const std::int64_t choices = options.vocab_limit > 0 ? std::min(options.vocab_limit, vocab) : vocab;
+  const std::int64_t choices =
+      options.vocab_limit > 0 ? std::min(options.vocab_limit, vocab) : vocab;
   std::vector<Generated> results(prompts.size());
   bool stopped = false;
 
@@ -64,8 +65,8 @@ std::vector<Generated> generate(DeepSeekModel& model, Exec& exec,
     if (options.temperature <= 0.0) {
       token = argmax(logits, choices);
     } else {
-      const Rng rng(options.seed, mix_stream(static_cast<std::uint64_t>(RngStream::kSampling),
-                                             active.prompt));
+      const Rng rng(options.seed,
+                    mix_stream(static_cast<std::uint64_t>(RngStream::kSampling), active.prompt));
       token = sample(logits, choices, options, rng.uniform(result.ids.size()));
     }
     const auto& stops = options.stop_ids;
@@ -87,8 +88,7 @@ std::vector<Generated> generate(DeepSeekModel& model, Exec& exec,
     std::vector<Sequence*> sequences;
     for (std::size_t i = 0; i < count; ++i) {
       const auto& prompt = prompts[first + i];
-      Example example{.ids = prompt,
-                      .labels = std::vector<std::int32_t>(prompt.size(), kNoTarget)};
+      Example example{.ids = prompt, .labels = std::vector<std::int32_t>(prompt.size(), kNoTarget)};
       append_segment(tokens, example);
       const auto capacity = static_cast<std::int64_t>(prompt.size()) + options.max_new_tokens;
       active.push_back(

@@ -23,9 +23,9 @@ struct Generated {
   bool stopped = false;           // a stop token ended it
 };
 
-// One result a prompt, in order. Prompts are run `batch` at a time; each finished sequence leaves the
-// batch. `on_token` (may be empty) sees (prompt index, token) as they come; returning false stops
-// everything. The result of a prompt does not depend on the others beyond rounding.
+// One result a prompt, in order. Prompts are run `batch` at a time; each finished sequence leaves
+// the batch. `on_token` (may be empty) sees (prompt index, token) as they come; returning false
+// stops everything. The result of a prompt does not depend on the others beyond rounding.
 std::vector<Generated> generate(DeepSeekModel& model, Exec& exec,
                                 const std::vector<std::vector<std::int32_t>>& prompts,
                                 const GenerateOptions& options, std::int64_t batch,

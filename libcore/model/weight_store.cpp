@@ -43,8 +43,8 @@ const Checkpoint::Entry WeightStore::require(const std::string& name,
   const Checkpoint::Entry entry = checkpoint_.find(name);
   if (entry.tensor == nullptr) {
     throw Error(ExitCode::kBadInput,
-                fmt::format("{}: tensor '{}' of shape {} is missing",
-                            checkpoint_.folder().string(), name, shape_text(shape)),
+                fmt::format("{}: tensor '{}' of shape {} is missing", checkpoint_.folder().string(),
+                            name, shape_text(shape)),
                 "the checkpoint is incomplete or its config.json belongs to another model; run "
                 "deepseek-check on the folder");
   }
@@ -76,9 +76,10 @@ ConstView WeightStore::scale_of(const std::string& name, const Checkpoint::Entry
   const std::string scale_name = name + "_scale_inv";
   const Checkpoint::Entry scale = checkpoint_.find(scale_name);
   if (scale.tensor == nullptr) {
-    throw Error(ExitCode::kBadInput,
-                fmt::format("{} is F8_E4M3 but its scale '{}' is missing", where(weight), scale_name),
-                "without the scale the weight's values are unknown; download the shard again");
+    throw Error(
+        ExitCode::kBadInput,
+        fmt::format("{} is F8_E4M3 but its scale '{}' is missing", where(weight), scale_name),
+        "without the scale the weight's values are unknown; download the shard again");
   }
   const std::vector<std::int64_t> wanted{(weight.tensor->shape[0] + 127) / 128,
                                          (weight.tensor->shape[1] + 127) / 128};
@@ -109,8 +110,7 @@ WeightRef WeightStore::matrix(const std::string& name, std::int64_t rows, std::i
   ref.data = view_of(entry);
   if (entry.tensor->dtype == DType::kF8E4M3) ref.scale = scale_of(name, entry);
   if (compute_ == DType::kF64) {
-    owned_.push_back(
-        std::make_unique<Tensor>(widen(ref.data, ref.scale, DType::kF64)));
+    owned_.push_back(std::make_unique<Tensor>(widen(ref.data, ref.scale, DType::kF64)));
     ref.data = std::as_const(*owned_.back()).view();
     ref.scale = {};
   }

@@ -19,16 +19,17 @@ class WeightStore {
   // `compute` is the dtype activations will have.
   WeightStore(Checkpoint checkpoint, DType compute);
 
-  // A matrix [rows, cols] with its block scales. Throws Error(kBadInput) naming the file, the tensor,
-  // the shape or dtype found and the one needed; a missing tensor or FP8 scale is named too.
+  // A matrix [rows, cols] with its block scales. Throws Error(kBadInput) naming the file, the
+  // tensor, the shape or dtype found and the one needed; a missing tensor or FP8 scale is named
+  // too.
   WeightRef matrix(const std::string& name, std::int64_t rows, std::int64_t cols);
   // A vector [size] widened to the statistics dtype.
   ConstView vector(const std::string& name, std::int64_t size);
   // Matrix or vector widened to the compute dtype's statistics dtype, as a new owning tensor.
   Tensor widened(const std::string& name, const std::vector<std::int64_t>& shape);
   bool has(std::string_view name) const;
-  // Reads every tensor of the model and says where the first NaN or infinity is ("FILE: tensor 'X' is
-  // not finite at [row, column]"); empty when all are finite. For after something went wrong: it
+  // Reads every tensor of the model and says where the first NaN or infinity is ("FILE: tensor 'X'
+  // is not finite at [row, column]"); empty when all are finite. For after something went wrong: it
   // takes as long as reading the checkpoint.
   std::string find_non_finite() const;
   const Checkpoint& checkpoint() const { return checkpoint_; }

@@ -1,14 +1,8 @@
 #include "libcore/nn/block.h"
 
-#include "kernels/elementwise.h"
+#include "libcore/nn/row_ops.h"
 
 namespace ds {
-
-namespace {
-void copy(Exec& exec, const ConstView& from, const View& to) {
-  exec.device.run(kernels::AddScaled{.x = from, .y = to, .accumulate = false});
-}
-}  // namespace
 
 // h_out = h_mid + mlp(norm(h_mid)).
 void Block::mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const {
@@ -16,7 +10,7 @@ void Block::mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const 
   saved.mlp_rstd = exec.saved.allocate("mlp.rstd", exec.statistics(), {tokens});
   saved.mlp_xn = exec.saved.allocate("mlp.xn", exec.dtype, {tokens, saved.h_mid.cols()});
   mlp_norm.forward(exec, saved.h_mid, saved.mlp_xn, saved.mlp_rstd);
-  copy(exec, saved.h_mid, h_out);
+  copy_rows(exec, saved.h_mid, h_out);
   if (moe) {
     moe->forward(exec, saved.mlp_xn, h_out, saved.moe);
   } else {
@@ -32,7 +26,7 @@ void Block::forward(Exec& exec, const Rows& rows, const ConstView& h, const View
   saved.attention.xn = exec.saved.allocate("attention.xn", exec.dtype, {tokens, hidden});
   saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {tokens, hidden});
   attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
-  copy(exec, h, saved.h_mid);
+  copy_rows(exec, h, saved.h_mid);
   attention.forward(exec, rows, saved.h_mid, saved.attention);
   mlp_forward(exec, h_out, saved);
 }
@@ -61,7 +55,7 @@ void Block::decode(Exec& exec, const ConstView& positions, const View& h,
   saved.attention.xn = exec.saved.allocate("attention.xn", exec.dtype, {rows, h.cols()});
   saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {rows, h.cols()});
   attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
-  copy(exec, h, saved.h_mid);
+  copy_rows(exec, h, saved.h_mid);
   attention.decode(exec, positions, saved.attention.xn, caches, saved.h_mid);
   mlp_forward(exec, h, saved);
 }

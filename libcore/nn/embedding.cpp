@@ -57,8 +57,7 @@ void Embedding::backward(Exec& exec, const ConstView& ids, const ConstView& dy,
   if (is_trained(lora->a)) {
     const View dp =
         exec.scratch.allocate("embedding.dp", exec.statistics(), {dy.rows(), saved.p.cols()});
-    const GemmProblem down{
-        .a = dy, .b = lora->b->value.view(), .c = dp, .alpha = lora->scaling};
+    const GemmProblem down{.a = dy, .b = lora->b->value.view(), .c = dp, .alpha = lora->scaling};
     exec.device.run(Gemm{{&down, 1}});
     exec.device.run(
         kernels::EmbeddingBackward{.dy = dp, .ids = ids, .d_table = lora->a->grad.view()});

@@ -11,9 +11,9 @@ struct EmbeddingSaved {
 
 // y = table[ids] + scaling * A[ids] B^T, A kept as [vocab, r] (reference/training.md section 1).
 struct Embedding {
-  WeightRef table;                  // [vocab, hidden]
-  Parameter* parameter = nullptr;   // full-parameter training; table views its value
-  std::optional<LoraSlot> lora;     // a [vocab, r], b [hidden, r]
+  WeightRef table;                 // [vocab, hidden]
+  Parameter* parameter = nullptr;  // full-parameter training; table views its value
+  std::optional<LoraSlot> lora;    // a [vocab, r], b [hidden, r]
 
   bool trainable() const;
   void forward(Exec& exec, const ConstView& ids, const View& y, EmbeddingSaved& saved) const;

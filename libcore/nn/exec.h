@@ -6,15 +6,15 @@
 
 namespace ds {
 
-// References only. `saved` holds what backward needs and outlives a layer's forward; `scratch` holds
-// temporaries and is given back by the ArenaScope of whoever allocated.
+// References only. `saved` holds what backward needs and outlives a layer's forward; `scratch`
+// holds temporaries and is given back by the ArenaScope of whoever allocated.
 struct Exec {
   Device& device;
   Arena& saved;
   Arena& scratch;
-  DType dtype = DType::kF32;  // compute dtype: F32, BF16 or F64
-  bool training = false;      // dropout is active
-  std::uint64_t seed = 0;     // of dropout
+  DType dtype = DType::kF32;      // compute dtype: F32, BF16 or F64
+  bool training = false;          // dropout is active
+  std::uint64_t seed = 0;         // of dropout
   std::uint64_t step_stream = 0;  // unique per optimizer step and micro-batch
   DType statistics() const { return kernels::statistics_dtype(dtype); }
 };

@@ -65,11 +65,8 @@ LossSums Head::loss(Exec& exec, const ConstView& h, const ConstView& targets, do
       if (each != nullptr) each->push_back(value);
     }
     if (!dh) continue;
-    exec.device.run(kernels::CrossEntropyBackward{.logits = part,
-                                                  .targets = wanted,
-                                                  .lse = part_lse,
-                                                  .scale = grad_scale,
-                                                  .d_logits = part});
+    exec.device.run(kernels::CrossEntropyBackward{
+        .logits = part, .targets = wanted, .lse = part_lse, .scale = grad_scale, .d_logits = part});
     const LinearBackward back{
         .layer = &lm_head, .dy = part, .saved = &saved, .dx = dxn.slice_rows(0, n)};
     linear_backward(exec, {&back, 1});
@@ -86,8 +83,8 @@ void Head::logits(Exec& exec, const ConstView& h, const View& logits) const {
   const View rstd = exec.scratch.allocate("head.rstd", exec.statistics(), {rows});
   norm.forward(exec, h, xn, rstd);
   const bool rounded = exec.dtype == DType::kBF16;
-  const View y = rounded ? exec.scratch.allocate("head.bf16", exec.dtype, {rows, lm_head.out})
-                         : logits;
+  const View y =
+      rounded ? exec.scratch.allocate("head.bf16", exec.dtype, {rows, lm_head.out}) : logits;
   LinearSaved saved;
   const LinearForward head{.layer = &lm_head, .x = xn, .y = y, .saved = &saved};
   linear_forward(exec, {&head, 1});

@@ -10,7 +10,7 @@
 namespace ds {
 
 struct LossSums {
-  double loss = 0.0;          // sum of token cross-entropies (never a mean)
+  double loss = 0.0;  // sum of token cross-entropies (never a mean)
   std::int64_t targets = 0;
   std::int64_t non_finite = -1;  // first row whose loss is NaN or infinite, -1: none
 };
@@ -20,8 +20,8 @@ struct Head {
   Linear lm_head;
 
   bool trainable() const;
-  // Loss of `h` rows against `targets`; with dh, also the gradient of sum * grad_scale w.r.t. h, and
-  // the gradients of whatever is trained here. Logits exist for a chunk of rows at a time only.
+  // Loss of `h` rows against `targets`; with dh, also the gradient of sum * grad_scale w.r.t. h,
+  // and the gradients of whatever is trained here. Logits exist for a chunk of rows at a time only.
   // `each`, when given, receives every row's own loss.
   LossSums loss(Exec& exec, const ConstView& h, const ConstView& targets, double grad_scale,
                 const View& dh, std::vector<double>* each) const;

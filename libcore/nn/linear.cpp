@@ -66,8 +66,8 @@ void add_bias(Exec& exec, const Linear& layer, const View& y) {
   const View index = exec.scratch.allocate("bias.index", DType::kI32, {rows, 1});
   zero(index);
   const View row = exec.scratch.allocate("bias.row", y.dtype(), {1, layer.out});
-  exec.device.run(kernels::AddScaled{
-      .x = layer.bias.reshape({1, layer.out}), .y = row, .accumulate = false});
+  exec.device.run(
+      kernels::AddScaled{.x = layer.bias.reshape({1, layer.out}), .y = row, .accumulate = false});
   exec.device.run(kernels::CombineRows{.x = row, .index = index, .y = y, .accumulate = true});
 }
 
@@ -88,12 +88,9 @@ DoraGains dora_gains(Exec& exec, const Linear& layer, Arena& arena) {
   const View aw = exec.scratch.allocate("dora.a_w", dtype, {r, layer.out});
   const View aa = exec.scratch.allocate("dora.a_a", dtype, {r, r});
   const ConstView a = lora.a->value.view();
-  const GemmProblem problems[] = {{.a = a,
-                                   .b = layer.weight.data,
-                                   .b_scale = layer.weight.scale,
-                                   .c = aw,
-                                   .trans_b = true},
-                                  {.a = a, .b = a, .c = aa, .trans_b = true}};
+  const GemmProblem problems[] = {
+      {.a = a, .b = layer.weight.data, .b_scale = layer.weight.scale, .c = aw, .trans_b = true},
+      {.a = a, .b = a, .c = aa, .trans_b = true}};
   exec.device.run(Gemm{problems});
   // ||w + s B A||^2 = ||w||^2 + 2 s (A w) . B + s^2 B (A A^T) B^T, row by row.
   const ConstView b = lora.b->value.view();
@@ -103,7 +100,8 @@ DoraGains dora_gains(Exec& exec, const Linear& layer, Arena& arena) {
       const double bi = element(b, row * r + i);
       norm2 += 2.0 * lora.scaling * bi * element(aw, i * layer.out + row);
       for (std::int64_t j = 0; j < r; ++j) {
-        norm2 += lora.scaling * lora.scaling * bi * element(b, row * r + j) * element(aa, i * r + j);
+        norm2 +=
+            lora.scaling * lora.scaling * bi * element(b, row * r + j) * element(aa, i * r + j);
       }
     }
     const double norm = std::sqrt(norm2);
@@ -166,7 +164,8 @@ void linear_forward(Exec& exec, std::span<const LinearForward> calls) {
       } else {
         const View scaled =
             exec.scratch.allocate("dora.scaled", call.y.dtype(), {call.x.rows(), layer.out});
-        exec.device.run(kernels::ScaleColumns{.x = call.saved->u, .factor = gains.gain, .y = scaled});
+        exec.device.run(
+            kernels::ScaleColumns{.x = call.saved->u, .factor = gains.gain, .y = scaled});
         exec.device.run(kernels::AddScaled{.x = scaled, .y = call.y});
       }
     }
@@ -190,7 +189,8 @@ void linear_backward(Exec& exec, std::span<const LinearBackward> calls) {
     Work work{&call, call.dy, {}};
     const LoraSlot* lora = layer.lora ? &*layer.lora : nullptr;
     if (lora != nullptr && lora->magnitude != nullptr) {
-      const View du = exec.scratch.allocate("dora.du", call.dy.dtype(), {call.dy.rows(), layer.out});
+      const View du =
+          exec.scratch.allocate("dora.du", call.dy.dtype(), {call.dy.rows(), layer.out});
       exec.device.run(kernels::ScaleColumns{.x = call.dy, .factor = call.saved->gain, .y = du});
       work.dy = du;
       if (is_trained(lora->magnitude)) {
@@ -199,8 +199,7 @@ void linear_backward(Exec& exec, std::span<const LinearBackward> calls) {
         exec.device.run(kernels::ColumnSum{.x = call.dy, .z = call.saved->u, .y = sums});
         const View grad = lora->magnitude->grad.view();
         for (std::int64_t i = 0; i < layer.out; ++i) {
-          set_element(grad, i,
-                      element(grad, i) + element(sums, i) / element(call.saved->norm, i));
+          set_element(grad, i, element(grad, i) + element(sums, i) / element(call.saved->norm, i));
         }
         lora->magnitude->touched = true;
       }
@@ -208,8 +207,7 @@ void linear_backward(Exec& exec, std::span<const LinearBackward> calls) {
     if (lora != nullptr && (call.dx || is_trained(lora->a))) {
       const std::int64_t r = lora->a->value.shape()[0];
       const View dp = exec.scratch.allocate("lora.dp", exec.statistics(), {call.dy.rows(), r});
-      up.push_back(
-          {.a = work.dy, .b = lora->b->value.view(), .c = dp, .alpha = lora->scaling});
+      up.push_back({.a = work.dy, .b = lora->b->value.view(), .c = dp, .alpha = lora->scaling});
       work.dp = dp;
     }
     works.push_back(work);

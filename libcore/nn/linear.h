@@ -24,8 +24,8 @@ struct LoraSlot {
   Parameter* magnitude = nullptr;  // [out], DoRA only
   double scaling = 1.0;            // alpha / r or alpha / sqrt(r)
   double dropout = 0.0;
-  std::uint64_t id = 0;            // of this module, for the dropout stream
-  Tensor base_norm2;               // [out] squared row norms of the base weight, DoRA only
+  std::uint64_t id = 0;  // of this module, for the dropout stream
+  Tensor base_norm2;     // [out] squared row norms of the base weight, DoRA only
 };
 
 // y = x W^T + bias + scaling * dropout(x) A^T B^T; DoRA scales each output by magnitude / norm.
@@ -34,7 +34,7 @@ struct Linear {
   std::int64_t in = 0;
   std::int64_t out = 0;
   WeightRef weight;
-  ConstView bias;                 // optional [out], statistics dtype
+  ConstView bias;                         // optional [out], statistics dtype
   Parameter* weight_parameter = nullptr;  // full-parameter training; weight.data views its value
   Parameter* bias_parameter = nullptr;
   std::optional<LoraSlot> lora;
@@ -53,9 +53,9 @@ struct LinearSaved {
 
 struct LinearForward {
   const Linear* layer = nullptr;
-  ConstView x;  // [rows, in]
-  View y;       // [rows, out]
-  double beta = 0.0;  // 1: y += instead of y =
+  ConstView x;                   // [rows, in]
+  View y;                        // [rows, out]
+  double beta = 0.0;             // 1: y += instead of y =
   LinearSaved* saved = nullptr;  // never null; p, u, gain, norm are allocated in exec.saved
 };
 // All calls run together: layers that share an input, or experts. Calls without rows are skipped.

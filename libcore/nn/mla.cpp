@@ -101,18 +101,19 @@ void Mla::backward(Exec& exec, const Rows& rows, const ConstView& dy, MlaSaved& 
   const View dkv = exec.scratch.allocate("attention.dkv", dtype, {tokens, saved.kv.cols()});
   const View dkv_a = exec.scratch.allocate("attention.dkv_a", dtype, {tokens, saved.kv_a.cols()});
   const View dk_rope = dkv_a.slice_cols(kv_lora_rank, shape.rope);
-  exec.device.run(kernels::AttentionBackward{.shape = shape,
-                                             .scale = softmax_scale,
-                                             .q = saved.q,
-                                             .kv = saved.kv,
-                                             .k_rope = saved.kv_a.slice_cols(kv_lora_rank, shape.rope),
-                                             .segments = rows.segments,
-                                             .o = saved.o,
-                                             .lse = saved.lse,
-                                             .d_o = d_o,
-                                             .dq = dq,
-                                             .dkv = dkv,
-                                             .dk_rope = dk_rope});
+  exec.device.run(
+      kernels::AttentionBackward{.shape = shape,
+                                 .scale = softmax_scale,
+                                 .q = saved.q,
+                                 .kv = saved.kv,
+                                 .k_rope = saved.kv_a.slice_cols(kv_lora_rank, shape.rope),
+                                 .segments = rows.segments,
+                                 .o = saved.o,
+                                 .lse = saved.lse,
+                                 .d_o = d_o,
+                                 .dq = dq,
+                                 .dkv = dkv,
+                                 .dk_rope = dk_rope});
   rotate(exec, rows.positions, dq, dk_rope, true);
 
   const View d_latent = exec.scratch.allocate("attention.d_latent", dtype, {tokens, kv_lora_rank});

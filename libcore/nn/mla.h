@@ -23,24 +23,24 @@ struct RopeTable {
 };
 
 struct MlaSaved {
-  View xn;           // [tokens, hidden] normed input
-  View q_a;          // [tokens, q_lora] before its norm (absent without q_lora)
-  View q_a_rstd;     // [tokens]
-  View q_an;         // [tokens, q_lora] normed
-  View q;            // [tokens, heads * (nope + rope)], rotated
-  View kv_a;         // [tokens, kv_lora + rope]: latent before its norm, rope key rotated
-  View kv_a_rstd;    // [tokens]
-  View latent;       // [tokens, kv_lora] normed
-  View kv;           // [tokens, heads * (nope + value)]
-  View o;            // [tokens, heads * value]
-  View lse;          // [heads, tokens]
+  View xn;         // [tokens, hidden] normed input
+  View q_a;        // [tokens, q_lora] before its norm (absent without q_lora)
+  View q_a_rstd;   // [tokens]
+  View q_an;       // [tokens, q_lora] normed
+  View q;          // [tokens, heads * (nope + rope)], rotated
+  View kv_a;       // [tokens, kv_lora + rope]: latent before its norm, rope key rotated
+  View kv_a_rstd;  // [tokens]
+  View latent;     // [tokens, kv_lora] normed
+  View kv;         // [tokens, heads * (nope + value)]
+  View o;          // [tokens, heads * value]
+  View lse;        // [heads, tokens]
   LinearSaved q_proj, q_a_proj, q_b_proj, kv_a_proj, kv_b_proj, o_proj;
 };
 
 // One sequence's entry of a decode step: its cache rows of one layer.
 struct CacheRow {
-  View cache;                // [capacity, kv_lora + rope]
-  std::int32_t length = 0;   // entries before this token
+  View cache;               // [capacity, kv_lora + rope]
+  std::int32_t length = 0;  // entries before this token
 };
 
 struct Mla {

@@ -31,11 +31,10 @@ void Mlp::backward(Exec& exec, const ConstView& dy, MlpSaved& saved, const View&
   exec.device.run(kernels::SwigluForward{.gate_up = saved.gate_up, .y = act});
   saved.down_proj.x = act;
   const View d_act = exec.scratch.allocate("mlp.d_act", exec.dtype, {rows, width});
-  const LinearBackward down{
-      .layer = &down_proj, .dy = dy, .saved = &saved.down_proj, .dx = d_act};
+  const LinearBackward down{.layer = &down_proj, .dy = dy, .saved = &saved.down_proj, .dx = d_act};
   linear_backward(exec, {&down, 1});
-  exec.device.run(kernels::SwigluBackward{
-      .dy = d_act, .gate_up = saved.gate_up, .d_gate_up = saved.gate_up});
+  exec.device.run(
+      kernels::SwigluBackward{.dy = d_act, .gate_up = saved.gate_up, .d_gate_up = saved.gate_up});
   const LinearBackward gate{.layer = &gate_proj,
                             .dy = saved.gate_up.slice_cols(0, width),
                             .saved = &saved.gate_proj,

@@ -45,11 +45,8 @@ void Moe::forward(Exec& exec, const ConstView& xn, const View& y, MoeSaved& save
     const View logits = exec.scratch.allocate("router.logits", statistics, {tokens, count});
     const View weights = exec.scratch.allocate("router.weights", statistics, {tokens, k});
     const View slot_entry = exec.scratch.allocate("router.slot_entry", DType::kI32, {slots});
-    const GemmProblem gate{.a = xn,
-                           .b = gate_weight.data,
-                           .b_scale = gate_weight.scale,
-                           .c = logits,
-                           .trans_b = true};
+    const GemmProblem gate{
+        .a = xn, .b = gate_weight.data, .b_scale = gate_weight.scale, .c = logits, .trans_b = true};
     exec.device.run(Gemm{{&gate, 1}});
     exec.device.run(kernels::RouterForward{.settings = router,
                                            .logits = logits,
@@ -62,8 +59,8 @@ void Moe::forward(Exec& exec, const ConstView& xn, const View& y, MoeSaved& save
                                         .slot_token = saved.slot_token,
                                         .slot_entry = slot_entry,
                                         .entry_slot = saved.entry_slot});
-    exec.device.run(GatherRows{
-        .x = weights.reshape({slots, 1}), .index = slot_entry, .y = saved.row_weight});
+    exec.device.run(
+        GatherRows{.x = weights.reshape({slots, 1}), .index = slot_entry, .y = saved.row_weight});
   }
 
   const View xg = exec.scratch.allocate("experts.x", dtype, {slots, hidden});
@@ -95,8 +92,7 @@ void Moe::forward(Exec& exec, const ConstView& xn, const View& y, MoeSaved& save
                      .saved = &saved.down_proj[e]});
   });
   linear_forward(exec, calls);
-  exec.device.run(
-      CombineRows{.x = out, .index = saved.entry_slot, .y = y, .accumulate = true});
+  exec.device.run(CombineRows{.x = out, .index = saved.entry_slot, .y = y, .accumulate = true});
   if (shared) shared->forward(exec, xn, y, saved.shared);
 }
 
@@ -163,11 +159,8 @@ void Moe::backward(Exec& exec, const ConstView& dy, MoeSaved& saved, const View&
                                           .experts = saved.experts,
                                           .d_weights = d_weights,
                                           .d_logits = d_logits});
-  const GemmProblem dx{.a = d_logits,
-                       .b = gate_weight.data,
-                       .b_scale = gate_weight.scale,
-                       .c = dxn,
-                       .beta = 1.0};
+  const GemmProblem dx{
+      .a = d_logits, .b = gate_weight.data, .b_scale = gate_weight.scale, .c = dxn, .beta = 1.0};
   exec.device.run(Gemm{{&dx, 1}});
   if (gate_parameter != nullptr && gate_parameter->trainable && gate_parameter->grad) {
     const GemmProblem dw{.a = d_logits,

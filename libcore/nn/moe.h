@@ -18,14 +18,14 @@ struct Expert {
 
 // A "slot" is a row of the layout grouped by expert: slots = tokens * top_k.
 struct MoeSaved {
-  ConstView xn;      // [tokens, hidden], the caller's
-  View scores;       // [tokens, experts]
-  View experts;      // [tokens, top_k] I32
-  View row_weight;   // [slots, 1] routing weight of each slot
-  View offsets;      // [experts + 1] I32
-  View slot_token;   // [slots] I32
-  View entry_slot;   // [tokens, top_k] I32
-  View gate_up;      // [slots, 2 * width]; backward overwrites it with its gradient
+  ConstView xn;     // [tokens, hidden], the caller's
+  View scores;      // [tokens, experts]
+  View experts;     // [tokens, top_k] I32
+  View row_weight;  // [slots, 1] routing weight of each slot
+  View offsets;     // [experts + 1] I32
+  View slot_token;  // [slots] I32
+  View entry_slot;  // [tokens, top_k] I32
+  View gate_up;     // [slots, 2 * width]; backward overwrites it with its gradient
   std::vector<LinearSaved> gate_proj, up_proj, down_proj;  // one an expert
   MlpSaved shared;
 };
@@ -33,8 +33,8 @@ struct MoeSaved {
 struct Moe {
   std::int64_t width = 0;  // of one expert
   kernels::RouterSettings router;
-  WeightRef gate_weight;   // [experts, hidden]
-  ConstView gate_bias;     // optional [experts] statistics dtype: e_score_correction_bias, frozen
+  WeightRef gate_weight;  // [experts, hidden]
+  ConstView gate_bias;    // optional [experts] statistics dtype: e_score_correction_bias, frozen
   Parameter* gate_parameter = nullptr;  // full-parameter training
   std::vector<Expert> experts;
   std::optional<Mlp> shared;

@@ -10,7 +10,8 @@
 
 namespace ds {
 
-// Replaces NaN and infinities by null and lists their keys in "nonfinite": JSON has no such numbers.
+// Replaces NaN and infinities by null and lists their keys in "nonfinite": JSON has no such
+// numbers.
 void name_non_finite(nlohmann::json& event);
 
 // Takes finished events (with schema, seq and t).
@@ -20,8 +21,8 @@ class EventSink {
   virtual void write(const nlohmann::json& event) = 0;
 };
 
-// A file that is flushed after every line, so that a killed run leaves whole lines. Throws Error(kIo)
-// naming the file.
+// A file that is flushed after every line, so that a killed run leaves whole lines. Throws
+// Error(kIo) naming the file.
 class JsonlSink : public EventSink {
  public:
   JsonlSink(const std::filesystem::path& path, bool append);

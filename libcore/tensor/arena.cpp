@@ -25,15 +25,16 @@ View Arena::allocate(std::string_view name, DType dtype,
                      std::initializer_list<std::int64_t> extents) {
   std::size_t bytes = static_cast<std::size_t>(kernels::dtype_size(dtype));
   for (const std::int64_t extent : extents) bytes *= static_cast<std::size_t>(extent);
-  const std::size_t rounded = std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  const std::size_t rounded =
+      std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
 
   while (block_ < blocks_.size() && offset_ + rounded > blocks_[block_].size) {
     ++block_;
     offset_ = 0;
   }
   if (block_ == blocks_.size()) {
-    // Blocks double so that their number stays small, but the step is bounded: untouched memory of a
-    // large last block would count as needed under an address-space limit.
+    // Blocks double so that their number stays small, but the step is bounded: untouched memory of
+    // a large last block would count as needed under an address-space limit.
     const std::size_t grown =
         blocks_.empty() ? kSmallestBlock : std::min(blocks_.back().size * 2, kLargestStep);
     Block block;

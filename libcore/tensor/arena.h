@@ -17,7 +17,8 @@ using kernels::DType;
 using kernels::View;
 
 // Last in, first out. Memory comes in blocks that are kept for reuse, so the steady state allocates
-// nothing; contents are uninitialised. Every allocation has a name: the peak is explained by purpose.
+// nothing; contents are uninitialised. Every allocation has a name: the peak is explained by
+// purpose.
 class Arena {
  public:
   explicit Arena(std::string name);

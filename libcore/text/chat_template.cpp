@@ -40,7 +40,8 @@ std::string after_last(const std::string& text, std::string_view mark) {
   return at == std::string::npos ? text : text.substr(at + mark.size());
 }
 
-// The tools block of the V3.1 model card, appended to the system text (reference/text.md section 5).
+// The tools block of the V3.1 model card, appended to the system text (reference/text.md section
+// 5).
 std::string tools_block(const std::string& tools_json) {
   const auto tools = nlohmann::ordered_json::parse(tools_json, nullptr, false);
   if (!tools.is_array()) throw Error(ExitCode::kBadInput, "tools are not a JSON list");
@@ -54,8 +55,8 @@ std::string tools_block(const std::string& tools_json) {
         function.contains("description") && function["description"].is_string()
             ? function["description"].get<std::string>()
             : "";
-    const auto parameters = function.contains("parameters") ? function["parameters"]
-                                                            : nlohmann::ordered_json::object();
+    const auto parameters =
+        function.contains("parameters") ? function["parameters"] : nlohmann::ordered_json::object();
     block += fmt::format("\n### {}\nDescription: {}\n\nParameters: {}\n",
                          function["name"].get<std::string>(), description,
                          python_json(parameters, true));
@@ -65,7 +66,8 @@ std::string tools_block(const std::string& tools_json) {
       "{}{}tool_call_name{}tool_call_arguments{}{{{{additional_tool_calls}}}}{}\n\n"
       "Where:\n"
       "- `tool_call_name` must be an exact match to one of the available tools\n"
-      "- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters Schema\n"
+      "- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters "
+      "Schema\n"
       "- For multiple tool calls, chain them directly without separators or spaces",
       kCallsBegin, kCallBegin, kSep, kCallEnd, kCallsEnd);
   return block;
@@ -167,7 +169,8 @@ class Renderer {
     add(kOutputEnd);
   }
 
-  // Reasoning and answer of the turn that is trained with its reasoning; false for every other turn.
+  // Reasoning and answer of the turn that is trained with its reasoning; false for every other
+  // turn.
   bool split_reasoning(const Message& m, std::size_t i, std::string& reasoning,
                        std::string& answer) const {
     if (!options_.keep_last_reasoning || i != last_assistant_) return false;
@@ -221,8 +224,8 @@ class Renderer {
       is_tool_ = false;
       for (const ToolCall& call : m.tool_calls) {
         std::string text = in_calls_ ? "\n" : std::string(kCallsBegin);
-        text += std::string(kCallBegin) + "function" + std::string(kSep) + call.name + "\n```json\n" +
-                call.arguments + "\n```" + std::string(kCallEnd);
+        text += std::string(kCallBegin) + "function" + std::string(kSep) + call.name +
+                "\n```json\n" + call.arguments + "\n```" + std::string(kCallEnd);
         if (in_calls_) {
           text += std::string(kCallsEnd) + options_.eos;
         } else {
@@ -291,14 +294,29 @@ void append_escaped(std::string& out, const std::string& text, bool ensure_ascii
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
     switch (c) {
-      case '"': out += "\\\""; continue;
-      case '\\': out += "\\\\"; continue;
-      case '\n': out += "\\n"; continue;
-      case '\r': out += "\\r"; continue;
-      case '\t': out += "\\t"; continue;
-      case '\b': out += "\\b"; continue;
-      case '\f': out += "\\f"; continue;
-      default: break;
+      case '"':
+        out += "\\\"";
+        continue;
+      case '\\':
+        out += "\\\\";
+        continue;
+      case '\n':
+        out += "\\n";
+        continue;
+      case '\r':
+        out += "\\r";
+        continue;
+      case '\t':
+        out += "\\t";
+        continue;
+      case '\b':
+        out += "\\b";
+        continue;
+      case '\f':
+        out += "\\f";
+        continue;
+      default:
+        break;
     }
     if (c < 0x20) {
       out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
@@ -351,10 +369,14 @@ void append_json(std::string& out, const nlohmann::ordered_json& value, bool ens
 
 std::string_view chat_template_name(ChatTemplate kind) {
   switch (kind) {
-    case ChatTemplate::kV2: return "v2";
-    case ChatTemplate::kV3: return "v3";
-    case ChatTemplate::kR1: return "r1";
-    case ChatTemplate::kV31: return "v3.1";
+    case ChatTemplate::kV2:
+      return "v2";
+    case ChatTemplate::kV3:
+      return "v3";
+    case ChatTemplate::kR1:
+      return "r1";
+    case ChatTemplate::kV31:
+      return "v3.1";
   }
   return "";
 }
@@ -369,7 +391,9 @@ std::optional<ChatTemplate> parse_chat_template(std::string_view name) {
 
 std::optional<ChatTemplate> detect_chat_template(std::string_view text) {
   if (sha256(text) == kV31Digest) return ChatTemplate::kV31;
-  const auto has = [text](std::string_view mark) { return text.find(mark) != std::string_view::npos; };
+  const auto has = [text](std::string_view mark) {
+    return text.find(mark) != std::string_view::npos;
+  };
   if (has(kUser) && has("is_last_user") && has(kThinkEnd)) return ChatTemplate::kV31;
   if (has(kUser) && has(kOutputsBegin)) {
     return has(kThinkEnd) ? ChatTemplate::kR1 : ChatTemplate::kV3;

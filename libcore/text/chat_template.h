@@ -12,7 +12,7 @@
 namespace ds {
 
 enum class ChatTemplate { kV2, kV3, kR1, kV31 };
-std::string_view chat_template_name(ChatTemplate kind);                // "v2", "v3", "r1", "v3.1"
+std::string_view chat_template_name(ChatTemplate kind);  // "v2", "v3", "r1", "v3.1"
 std::optional<ChatTemplate> parse_chat_template(std::string_view name);
 // From the template text by hash, else by its marks (think tokens, tool grammar); nullopt: unknown.
 std::optional<ChatTemplate> detect_chat_template(std::string_view template_text);
@@ -34,7 +34,7 @@ struct RenderOptions {
 struct RenderedSpan {
   std::size_t begin = 0;
   std::size_t end = 0;
-  std::size_t message = 0;   // index in Conversation::messages
+  std::size_t message = 0;  // index in Conversation::messages
 };
 struct RenderedChat {
   std::string text;

@@ -28,6 +28,8 @@ class JsonScan {
   // The text of the next value of any kind; nesting up to kJsonDepthLimit.
   std::string_view raw_value();
   std::size_t offset() const { return at_; }
+  // Continues at an offset taken before.
+  void seek(std::size_t offset) { at_ = offset; }
   std::string_view text() const { return text_; }
   const std::string& name() const { return name_; }
   [[noreturn]] void fail(const std::string& found_and_needed) const;

@@ -16,7 +16,7 @@ struct ToolCall {
 
 struct Message {
   Role role = Role::kUser;
-  std::optional<std::string> content;  // absent: null
+  std::optional<std::string> content;    // absent: null
   std::optional<std::string> reasoning;  // reasoning_content
   std::vector<ToolCall> tool_calls;
   bool prefix = false;  // DeepSeek's chat prefix completion
@@ -24,7 +24,7 @@ struct Message {
 
 struct Conversation {
   std::vector<Message> messages;
-  std::string tools_json;  // the tools array as JSON text (key order kept); empty: none
+  std::string tools_json;        // the tools array as JSON text (key order kept); empty: none
   std::optional<bool> thinking;  // per-row setting
 };
 

@@ -44,18 +44,18 @@ class Rewriter {
   std::string run() {
     while (at_ < in_.size()) step();
     if (!is_stable_set(ranges_)) {
-      refuse(fmt::format("sets that cut through code points newer than Unicode {}",
-                         kUnicodeVersion));
+      refuse(
+          fmt::format("sets that cut through code points newer than Unicode {}", kUnicodeVersion));
     }
     return std::move(out_);
   }
 
  private:
   [[noreturn]] void refuse(std::string_view construct) const {
-    throw Error(ExitCode::kBadInput,
-                fmt::format("{}: {} at byte {} of the pattern is not supported", where_, construct,
-                            at_),
-                "Only patterns that PCRE2 and Oniguruma read alike can be used.");
+    throw Error(
+        ExitCode::kBadInput,
+        fmt::format("{}: {} at byte {} of the pattern is not supported", where_, construct, at_),
+        "Only patterns that PCRE2 and Oniguruma read alike can be used.");
   }
 
   bool next_is(std::string_view text) const { return in_.substr(at_, text.size()) == text; }
@@ -142,8 +142,7 @@ class Rewriter {
   }
 
   void group() {
-    constexpr std::array<std::string_view, 6> kPlain = {"(?:",  "(?=",  "(?!",
-                                                        "(?>", "(?<=", "(?<!"};
+    constexpr std::array<std::string_view, 6> kPlain = {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!"};
     last_letter_ = 0;
     if (next_is("(?i:")) {
       out_ += "(?i:";
@@ -219,7 +218,8 @@ class Rewriter {
       const char c = in_[i];
       const bool hex = is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
       if (!hex || value > 0x10ffff) refuse("a broken numeric escape");
-      value = value * 16 + static_cast<std::uint32_t>(is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10);
+      value =
+          value * 16 + static_cast<std::uint32_t>(is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10);
     }
     const bool in_braces = kind == 'x' && peek(2) == '{';
     const bool complete = in_braces ? end > begin : end - begin == (kind == 'x' ? 2u : 4u);

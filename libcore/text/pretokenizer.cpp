@@ -12,6 +12,7 @@
 #include "libcore/base/json.h"
 #include "libcore/text/pattern.h"
 #include "libcore/text/unicode_version.h"
+#include "libcore/text/white_space.h"
 
 namespace ds {
 namespace {
@@ -126,8 +127,8 @@ const Json& member(const Json& object, const char* key, const std::string& where
 std::string text_member(const Json& object, const char* key, const std::string& where) {
   const Json& value = member(object, key, where);
   if (!value.is_string()) {
-    throw Error(ExitCode::kBadInput, fmt::format("{}.{} is {}, a text is needed", where, key,
-                                                 value.type_name()));
+    throw Error(ExitCode::kBadInput,
+                fmt::format("{}.{} is {}, a text is needed", where, key, value.type_name()));
   }
   return value.get<std::string>();
 }
@@ -136,28 +137,10 @@ bool flag_member(const Json& object, const char* key, bool fallback, const std::
   const auto found = object.find(key);
   if (found == object.end()) return fallback;
   if (!found->is_boolean()) {
-    throw Error(ExitCode::kBadInput, fmt::format("{}.{} is {}, true or false is needed", where,
-                                                 key, found->type_name()));
+    throw Error(ExitCode::kBadInput, fmt::format("{}.{} is {}, true or false is needed", where, key,
+                                                 found->type_name()));
   }
   return found->get<bool>();
-}
-
-bool is_white_space(std::uint32_t c) {
-  return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
-         c == 0x205f || c == 0x3000;
-}
-
-// Length of the white space character at `at`, 0: there is none.
-std::size_t white_space_at(std::string_view text, std::size_t at) {
-  const auto byte = [&](std::size_t i) -> std::uint32_t {
-    return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0u;
-  };
-  const std::uint32_t lead = byte(0);
-  if (lead < 0x80) return is_white_space(lead) ? 1 : 0;
-  if (lead == 0xc2) return is_white_space((lead & 0x1f) << 6 | (byte(1) & 0x3f)) ? 2 : 0;
-  if (lead < 0xe1 || lead > 0xe3) return 0;
-  return is_white_space((lead & 0x0f) << 12 | (byte(1) & 0x3f) << 6 | (byte(2) & 0x3f)) ? 3 : 0;
 }
 
 }  // namespace
@@ -290,8 +273,9 @@ Pretokenizer::Pretokenizer(const Json& settings, const std::string& name)
     : impl_(std::make_unique<Impl>()) {
   if (settings.is_null()) {
     throw Error(ExitCode::kBadInput,
-                name + ": tokenizer kind not supported: no pre_tokenizer, a byte-level one is "
-                       "needed");
+                name +
+                    ": tokenizer kind not supported: no pre_tokenizer, a byte-level one is "
+                    "needed");
   }
   impl_->read(settings, name + ": pre_tokenizer", 0);
   if (!impl_->byte_level) {
@@ -315,9 +299,9 @@ bool Pretokenizer::Impl::find_pattern(const Step& step, std::string_view text, s
                             scratch.context.get());
   }
   if (count == PCRE2_ERROR_JIT_STACKLIMIT) {
-    count = pcre2_match(step.code.get(), subject, text.size(), from,
-                        PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, scratch.data.get(),
-                        scratch.context.get());
+    count =
+        pcre2_match(step.code.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                    scratch.data.get(), scratch.context.get());
   }
   if (count == PCRE2_ERROR_NOMATCH) return false;
   if (count < 0) {
@@ -327,6 +311,9 @@ bool Pretokenizer::Impl::find_pattern(const Step& step, std::string_view text, s
                 "The pattern needs too many steps for this text; shorten the text.");
   }
   const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(scratch.data.get());
+  if (ends[1] <= ends[0]) {
+    throw Error(ExitCode::kBadInput, step.where + ": the pattern matched the empty text");
+  }
   found = {ends[0], ends[1], true};
   return true;
 }

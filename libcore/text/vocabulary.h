@@ -14,8 +14,8 @@ std::uint64_t hash_bytes(std::string_view bytes);
 // Text -> id and id -> bytes. All strings lie in two arenas.
 class Vocabulary {
  public:
-  // `max_id`: the largest id that may be added; memory grows with it, so it must be justified by the
-  // size of the file.
+  // `max_id`: the largest id that may be added; memory grows with it, so it must be justified by
+  // the size of the file.
   explicit Vocabulary(std::int32_t max_id = 0) : max_id_(max_id) {}
   // Prepares for about `tokens` tokens of together `bytes` bytes.
   void reserve(std::size_t tokens, std::size_t bytes);

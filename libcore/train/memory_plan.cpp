@@ -14,15 +14,15 @@ namespace {
 // Elements a token keeps in one block until its backward (the structs ...Saved of libcore/nn).
 std::int64_t saved_elements(const ModelConfig& c, std::int64_t layer, std::int64_t rank) {
   const std::int64_t heads = c.num_attention_heads;
-  std::int64_t n = 3 * c.hidden_size;                                 // xn, h_mid, mlp_xn
-  n += 2 * c.q_lora_rank;                                             // q_a, q_an
-  n += heads * c.q_head_dim();                                        // q
-  n += 2 * c.kv_lora_rank + c.qk_rope_head_dim;                       // kv_a, latent
-  n += heads * (c.qk_nope_head_dim + c.v_head_dim);                   // kv
-  n += heads * c.v_head_dim + heads;                                  // o, lse
-  n += 5 * rank;                                                      // adapters' p
+  std::int64_t n = 3 * c.hidden_size;                // xn, h_mid, mlp_xn
+  n += 2 * c.q_lora_rank;                            // q_a, q_an
+  n += heads * c.q_head_dim();                       // q
+  n += 2 * c.kv_lora_rank + c.qk_rope_head_dim;      // kv_a, latent
+  n += heads * (c.qk_nope_head_dim + c.v_head_dim);  // kv
+  n += heads * c.v_head_dim + heads;                 // o, lse
+  n += 5 * rank;                                     // adapters' p
   if (c.is_moe_layer(layer)) {
-    n += 2 * c.n_routed_experts;                                      // scores, logits
+    n += 2 * c.n_routed_experts;  // scores, logits
     n += c.num_experts_per_tok * (2 * c.moe_intermediate_size + 3 * rank + 4);
     n += 2 * c.n_shared_experts * c.moe_intermediate_size + 3 * rank;
   } else {
@@ -68,12 +68,12 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryRequest& request,
   if (request.recompute == Recompute::kFull) saved += largest;
   plan.parts["activations"] = request.tokens * saved * element;
 
-  const std::int64_t rows = std::min(
-      request.targets > 0 ? request.targets : request.tokens,
-      std::max<std::int64_t>(16, (std::int64_t{16} << 20) / config.vocab_size));
-  const std::int64_t head = rows * config.vocab_size * statistic +
-                            2 * (request.targets > 0 ? request.targets : request.tokens) *
-                                config.hidden_size * element;
+  const std::int64_t rows =
+      std::min(request.targets > 0 ? request.targets : request.tokens,
+               std::max<std::int64_t>(16, (std::int64_t{16} << 20) / config.vocab_size));
+  const std::int64_t head =
+      rows * config.vocab_size * statistic +
+      2 * (request.targets > 0 ? request.targets : request.tokens) * config.hidden_size * element;
   constexpr std::int64_t kThreadScratch = std::int64_t{8} << 20;
   plan.parts["workspace"] =
       std::max(request.tokens * scratch * element, head) + request.threads * kThreadScratch;
@@ -102,20 +102,22 @@ void require_memory(const ModelConfig& config, const MemoryRequest& request, con
     hint = fmt::format("--activation_checkpointing full needs {} and fits",
                        format_bytes(plan_memory(config, checkpointed, 0).total()));
   } else if (fits(shorter)) {
-    hint = fmt::format("with --activation_checkpointing full, {} tokens a micro-batch instead of {} "
-                       "would fit (smaller --per_device_train_batch_size or --cutoff_len)",
-                       shorter.tokens, request.tokens);
+    hint = fmt::format(
+        "with --activation_checkpointing full, {} tokens a micro-batch instead of {} "
+        "would fit (smaller --per_device_train_batch_size or --cutoff_len)",
+        shorter.tokens, request.tokens);
   } else if (request.full_parameters) {
     hint = "full-parameter training keeps 16 bytes a parameter; use --peft_method lora";
   } else {
     hint = "use a smaller --lora_r or fewer --lora_target modules";
   }
-  throw Error(ExitCode::kResources,
-              fmt::format("this run needs {} of memory beside the mapped base ({}), {} are available; "
-                          "the largest part is {} with {}",
-                          format_bytes(plan.total()), format_bytes(plan.base_bytes),
-                          format_bytes(available), largest->first, format_bytes(largest->second)),
-              hint);
+  throw Error(
+      ExitCode::kResources,
+      fmt::format("this run needs {} of memory beside the mapped base ({}), {} are available; "
+                  "the largest part is {} with {}",
+                  format_bytes(plan.total()), format_bytes(plan.base_bytes),
+                  format_bytes(available), largest->first, format_bytes(largest->second)),
+      hint);
 }
 
 }  // namespace ds

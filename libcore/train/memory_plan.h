@@ -15,10 +15,10 @@ namespace ds {
 struct MemoryRequest {
   bool full_parameters = false;
   bool use_dora = false;
-  std::int64_t trainable = 0;      // parameters
-  std::int64_t tokens = 0;         // of one micro-batch
-  std::int64_t targets = 0;        // rows of the head; tokens when unknown
-  std::int64_t longest = 0;        // longest row (sizes the rotary table)
+  std::int64_t trainable = 0;  // parameters
+  std::int64_t tokens = 0;     // of one micro-batch
+  std::int64_t targets = 0;    // rows of the head; tokens when unknown
+  std::int64_t longest = 0;    // longest row (sizes the rotary table)
   std::int64_t lora_rank = 0;
   DType dtype = DType::kF32;
   Recompute recompute = Recompute::kNone;
@@ -26,7 +26,8 @@ struct MemoryRequest {
 };
 
 // Bytes by purpose: "adapters", "gradients", "optimizer", "activations", "workspace", "tables". The
-// mapped base weights are not in it: they are read from disk as needed and can be dropped at any time.
+// mapped base weights are not in it: they are read from disk as needed and can be dropped at any
+// time.
 struct MemoryPlan {
   std::map<std::string, std::int64_t> parts;
   std::int64_t base_bytes = 0;  // of the checkpoint on disk

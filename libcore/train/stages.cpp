@@ -47,10 +47,11 @@ std::vector<std::int64_t> parse_stage_steps(const std::string& text) {
             "give the step at which each stage ends, rising: --stage_steps \"1000,3000,5000\"");
     }
     if (!ends.empty() && value <= ends.back()) {
-      usage(fmt::format("--stage_steps \"{}\": {} does not come after {}; the numbers are cumulative "
-                        "ends, not lengths",
-                        text, value, ends.back()),
-            "give the step at which each stage ends, rising: --stage_steps \"1000,3000,5000\"");
+      usage(
+          fmt::format("--stage_steps \"{}\": {} does not come after {}; the numbers are cumulative "
+                      "ends, not lengths",
+                      text, value, ends.back()),
+          "give the step at which each stage ends, rising: --stage_steps \"1000,3000,5000\"");
     }
     ends.push_back(value);
   }

@@ -52,12 +52,11 @@ UpdateReport Trainer::update(const Window& window, std::int64_t step, double lr_
               .training = true,
               .seed = seed_,
               .step_stream = mix_stream(static_cast<std::uint64_t>(step), i)};
-    const LossSums sums =
-        model_.forward_backward(exec, window.batches[i], scale, recompute_);
+    const LossSums sums = model_.forward_backward(exec, window.batches[i], scale, recompute_);
     if (sums.non_finite >= 0) {
-      report.divergence = fmt::format(
-          "step {}: the loss of target {} in the batch of lines {} is not finite", step + 1,
-          sums.non_finite, lines_text(window.batches[i]));
+      report.divergence =
+          fmt::format("step {}: the loss of target {} in the batch of lines {} is not finite",
+                      step + 1, sums.non_finite, lines_text(window.batches[i]));
       optimizer_.zero_grad();
       return report;
     }

@@ -11,8 +11,9 @@ struct Case {
   std::string name;
   double logits_tolerance;
 };
-const Case kCases[] = {{"tiny-v3", 3e-5},        {"tiny-v2-lite", 3e-5}, {"tiny-v2", 8e-5},
-                       {"tiny-moonlight", 3e-5}, {"tiny-v3-fp8", 5e-5},  {"tiny-v3-fp8-ue8m0", 5e-5}};
+const Case kCases[] = {{"tiny-v3", 3e-5},     {"tiny-v2-lite", 3e-5},
+                       {"tiny-v2", 8e-5},     {"tiny-moonlight", 3e-5},
+                       {"tiny-v3-fp8", 5e-5}, {"tiny-v3-fp8-ue8m0", 5e-5}};
 
 }  // namespace
 
@@ -27,8 +28,8 @@ TEST_CASE("f32 logits, losses and long positions of every model") {
     const std::int64_t vocab = golden.config.vocab_size;
 
     const GoldenBatch plain = read_batch(file, "");
-    const double d = logits_difference(all_logits(golden, plain.batch), float_values(file, "logits"),
-                                       plain.lengths, 24, vocab, 2);
+    const double d = logits_difference(all_logits(golden, plain.batch),
+                                       float_values(file, "logits"), plain.lengths, 24, vocab, 2);
     MESSAGE(c.name << ": logits differ by " << d);
     CHECK(d <= c.logits_tolerance);
 
@@ -47,8 +48,9 @@ TEST_CASE("f32 logits, losses and long positions of every model") {
     const auto last8 = float_values(file, "long.logits_last8");
     double worst = 0.0;
     for (std::size_t i = 0; i < last8.size(); ++i) {
-      worst = std::max(worst, std::fabs(static_cast<double>(logits[logits.size() - last8.size() + i]) -
-                                        last8[i]));
+      worst = std::max(
+          worst,
+          std::fabs(static_cast<double>(logits[logits.size() - last8.size() + i]) - last8[i]));
     }
     CHECK(worst <= c.logits_tolerance);
   }

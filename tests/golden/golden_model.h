@@ -144,8 +144,8 @@ inline double logits_difference(const std::vector<float>& ours, const std::vecto
   for (std::size_t row = 0; row < rows; ++row) {
     for (std::int64_t i = 0; i < lengths[row]; ++i) {
       for (std::int64_t v = 0; v < vocab; ++v, ++at) {
-        const auto g = static_cast<std::size_t>(
-            (static_cast<std::int64_t>(row) * length + i) * vocab + v);
+        const auto g =
+            static_cast<std::size_t>((static_cast<std::int64_t>(row) * length + i) * vocab + v);
         const double difference = std::fabs(static_cast<double>(ours[at]) - golden[g]);
         worst = std::isnan(difference) ? INFINITY : std::max(worst, difference);
       }

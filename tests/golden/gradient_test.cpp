@@ -59,12 +59,13 @@ TEST_CASE("adapter logits, loss and every A, B and magnitude gradient") {
       double worst = 0.0;
       for (Parameter* parameter : golden.model->parameters()) {
         const std::string key = "grad.base_model.model." + parameter->name;
-        const double r =
-            relative_difference(std::as_const(parameter->grad).as<float>(), float_values(file, key));
+        const double r = relative_difference(std::as_const(parameter->grad).as<float>(),
+                                             float_values(file, key));
         worst = std::max(worst, r);
         CHECK_MESSAGE(r <= 2e-5, key);
       }
-      MESSAGE(c.model << "/" << c.variant << ": logits " << d << ", gradients (relative) " << worst);
+      MESSAGE(c.model << "/" << c.variant << ": logits " << d << ", gradients (relative) "
+                      << worst);
     }
   }
 }
@@ -76,8 +77,8 @@ TEST_CASE("full-parameter gradients") {
   golden.model->make_all_trainable();
   golden.model->allocate_gradients();
   const auto inputs = SafetensorsFile::open(root / "tiny-moonlight" / "forward.safetensors");
-  const auto file =
-      SafetensorsFile::open(root / "tiny-moonlight" / "train" / "full" / "ragged_gradients.safetensors");
+  const auto file = SafetensorsFile::open(root / "tiny-moonlight" / "train" / "full" /
+                                          "ragged_gradients.safetensors");
   const GoldenBatch ragged = read_batch(inputs, "ragged.");
   golden.model->forward_backward(golden.exec, ragged.batch,
                                  1.0 / static_cast<double>(ragged.batch.target_count()),

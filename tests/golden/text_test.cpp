@@ -96,7 +96,8 @@ TEST_CASE("chat template vectors") {
       for (const auto& [key, kind] :
            {std::pair{"v3.1", ChatTemplate::kV31}, std::pair{"v3", ChatTemplate::kV3}}) {
         if (!row.contains(key)) continue;  // the template raises
-        // The published V3.1 template loses the answer beside an empty list of calls; ours keeps it.
+        // The published V3.1 template loses the answer beside an empty list of calls; ours keeps
+        // it.
         if (row["name"] == "tool_calls_empty_list" && kind == ChatTemplate::kV31) continue;
         RenderOptions options{.kind = kind};
         options.add_generation_prompt = row["kwargs"].value("add_generation_prompt", false);

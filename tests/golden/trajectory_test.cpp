@@ -81,10 +81,10 @@ TEST_CASE("12 steps of LoRA and LoRA+ follow peft's trajectory") {
       CHECK(window.targets == wanted["targets"].get<std::int64_t>());
       const UpdateReport report = trainer.update(window, step, kSchedule.factor(step));
       CHECK(report.divergence.empty());
-      worst_loss = std::max(worst_loss,
-                            std::fabs(report.mean_loss() - wanted["loss"].get<double>()));
-      worst_norm = std::max(
-          worst_norm, std::fabs(report.step.grad_norm - wanted["grad_norm"].get<double>()));
+      worst_loss =
+          std::max(worst_loss, std::fabs(report.mean_loss() - wanted["loss"].get<double>()));
+      worst_norm = std::max(worst_norm,
+                            std::fabs(report.step.grad_norm - wanted["grad_norm"].get<double>()));
       const auto rates = wanted["lr"].get<std::vector<double>>();
       CHECK(report.step.lr_a == doctest::Approx(rates[0]).epsilon(1e-12));
       if (rates.size() > 2) CHECK(report.step.lr_b == doctest::Approx(rates[2]).epsilon(1e-12));
@@ -92,7 +92,8 @@ TEST_CASE("12 steps of LoRA and LoRA+ follow peft's trajectory") {
         const auto state = SafetensorsFile::open(train / method / "after_step_6.safetensors");
         double worst = 0.0;
         for (Parameter* p : golden.model->parameters()) {
-          worst = std::max(worst, largest_difference(*p, float_values(state, "param." + peft_key(*p))));
+          worst =
+              std::max(worst, largest_difference(*p, float_values(state, "param." + peft_key(*p))));
         }
         CHECK(worst <= (method == "lora" ? 1e-5 : 5e-5));
         for (const auto& s : optimizer.states()) CHECK(s.step == 6);
@@ -100,7 +101,8 @@ TEST_CASE("12 steps of LoRA and LoRA+ follow peft's trajectory") {
     }
     CHECK(worst_loss <= 1e-5);
     CHECK(worst_norm <= 1e-5);
-    const auto final_file = SafetensorsFile::open(train / method / "final" / "adapter_model.safetensors");
+    const auto final_file =
+        SafetensorsFile::open(train / method / "final" / "adapter_model.safetensors");
     double worst = 0.0;
     for (Parameter* p : golden.model->parameters()) {
       worst = std::max(worst, largest_difference(*p, float_values(final_file, peft_key(*p))));
@@ -126,9 +128,10 @@ TEST_CASE("6 steps of full-parameter training") {
   for (std::int64_t step = 0; step < 6; ++step) {
     const UpdateReport report =
         trainer.update(golden_window(batches, step), step, kSchedule.factor(step));
-    worst_loss = std::max(worst_loss,
-                          std::fabs(report.mean_loss() -
-                                    facts["steps"][static_cast<std::size_t>(step)]["loss"].get<double>()));
+    worst_loss =
+        std::max(worst_loss,
+                 std::fabs(report.mean_loss() -
+                           facts["steps"][static_cast<std::size_t>(step)]["loss"].get<double>()));
   }
   CHECK(worst_loss <= 1e-5);
   const auto final_file = SafetensorsFile::open(train / "full" / "final.safetensors");
@@ -150,9 +153,9 @@ TEST_CASE("an expert without tokens keeps its adapter and has no optimizer state
   // The golden run was made with the selection bias of layer 1, expert 7 at -10: a copy of the
   // checkpoint with those four bytes changed.
   const auto folder = make_temp_dir("starved");
-  std::filesystem::copy(root / "tiny-v3" / "tiny-v3", folder,
-                        std::filesystem::copy_options::recursive |
-                            std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy(
+      root / "tiny-v3" / "tiny-v3", folder,
+      std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing);
   std::filesystem::permissions(folder / "model.safetensors", std::filesystem::perms::owner_all);
   {
     const auto file = SafetensorsFile::open(folder / "model.safetensors");
@@ -175,7 +178,8 @@ TEST_CASE("an expert without tokens keeps its adapter and has no optimizer state
     const UpdateReport report =
         trainer.update(golden_window(batches, step), step, kSchedule.factor(step));
     // The golden run drew other batches: its losses are not ours, its skipped parameters are.
-    const auto skipped = facts["steps"][static_cast<std::size_t>(step)]["parameters_without_gradient"];
+    const auto skipped =
+        facts["steps"][static_cast<std::size_t>(step)]["parameters_without_gradient"];
     CHECK(static_cast<std::int64_t>(optimizer.parameters().size()) - report.step.updated ==
           skipped.get<std::int64_t>());
   }
@@ -208,7 +212,8 @@ TEST_CASE("properties: B = 0 is the base, checkpointing and threads do not chang
   start_lora(adapted, root / "tiny-v3" / "train" / "lora");
   CHECK(all_logits(base, ragged.batch) == all_logits(adapted, ragged.batch));
 
-  // Same bits with and without recomputation, dropout included; near-equal for another thread count.
+  // Same bits with and without recomputation, dropout included; near-equal for another thread
+  // count.
   const auto gradients = [&](Recompute recompute, int threads, double dropout) {
     GoldenModel golden(folder, DType::kF32, threads);
     golden.lora = load_lora_config(root / "tiny-v3" / "lora" / "all");

@@ -24,7 +24,8 @@ inline std::filesystem::path shared_dir() {
 }
 // A fresh empty folder for one test, removed by the caller or left in the temporary folder.
 inline std::filesystem::path make_temp_dir(const std::string& name) {
-  std::string pattern = (std::filesystem::temp_directory_path() / ("ds-" + name + "-XXXXXX")).string();
+  std::string pattern =
+      (std::filesystem::temp_directory_path() / ("ds-" + name + "-XXXXXX")).string();
   if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed: " + pattern);
   return pattern;
 }

@@ -39,7 +39,8 @@ void collect(pid_t child, int out, int err, const RunOptions& options, Outcome& 
     int wait = -1;
     if (!sent) {
       const auto passed = std::chrono::duration_cast<std::chrono::milliseconds>(
-                              std::chrono::steady_clock::now() - start).count();
+                              std::chrono::steady_clock::now() - start)
+                              .count();
       wait = static_cast<int>(std::max<long>(0, options.signal_after_ms - passed));
     }
     const int ready = ::poll(polls.data(), polls.size(), wait);

@@ -42,7 +42,9 @@ class Writer {
   void matrix(const std::string& name, std::int64_t out, std::int64_t in) {
     add(name + ".weight", {out, in}, 1.2f / std::sqrt(static_cast<float>(in)));
   }
-  void norm(const std::string& name, std::int64_t size) { add(name + ".weight", {size}, 0.1f, 1.0f); }
+  void norm(const std::string& name, std::int64_t size) {
+    add(name + ".weight", {size}, 0.1f, 1.0f);
+  }
   void mlp(const std::string& prefix, std::int64_t width) {
     matrix(prefix + "gate_proj", width, kHidden);
     matrix(prefix + "up_proj", width, kHidden);

@@ -95,9 +95,8 @@ void EvalRun::load() {
   const ChatTemplate kind = choose_template(settings_.data.chat_template, base_, said);
   if (!said.empty()) run_.warn(said);
   run_.input(base_.folder / "config.json");
-  data_ = load_dataset(
-      dataset_options(settings_.data, settings_.data.dataset, kind, base_.config),
-      base_.tokenizer ? &*base_.tokenizer : nullptr);
+  data_ = load_dataset(dataset_options(settings_.data, settings_.data.dataset, kind, base_.config),
+                       base_.tokenizer ? &*base_.tokenizer : nullptr);
   report_data(run_, data_, "eval");
   std::size_t longest = 1;
   for (const Example& example : data_.examples) longest = std::max(longest, example.ids.size());
@@ -172,28 +171,25 @@ void EvalRun::score(std::size_t row, const std::string& prediction, const std::s
                               {"prediction", prediction},
                               {"reference", reference},
                               {"correct", right}};
-    predictions_ +=
-        line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    predictions_ += line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   }
 }
 
 void EvalRun::measure_exact_match() {
   std::vector<std::vector<std::int32_t>> prompts;
   for (const Item& item : items_) prompts.push_back(item.prompt);
-  const GenerateOptions options{
-      .max_new_tokens = settings_.max_new_tokens,
-      .stop_ids = base_.config.eos_token_ids,
-      .vocab_limit = base_.tokenizer ? base_.tokenizer->vocab_size() : 0};
+  const GenerateOptions options{.max_new_tokens = settings_.max_new_tokens,
+                                .stop_ids = base_.config.eos_token_ids,
+                                .vocab_limit = base_.tokenizer ? base_.tokenizer->vocab_size() : 0};
   Exec e = exec();
   std::size_t seen = 0;
-  const auto generated =
-      generate(*model_, e, prompts, options, settings_.batch_size,
-               [&](std::size_t prompt, std::int32_t) {
-                 if (prompt > seen) seen = prompt;
-                 run_.progress(fmt::format("answers: {} of {} rows", seen, prompts.size()),
-                               static_cast<double>(seen) / static_cast<double>(prompts.size()));
-                 return !stop_requested();
-               });
+  const auto generated = generate(
+      *model_, e, prompts, options, settings_.batch_size, [&](std::size_t prompt, std::int32_t) {
+        if (prompt > seen) seen = prompt;
+        run_.progress(fmt::format("answers: {} of {} rows", seen, prompts.size()),
+                      static_cast<double>(seen) / static_cast<double>(prompts.size()));
+        return !stop_requested();
+      });
   check_stop();
   for (std::size_t i = 0; i < items_.size(); ++i) {
     score(i, text_of(generated[i].ids), text_of(items_[i].answer));
@@ -207,10 +203,11 @@ void EvalRun::measure_choice() {
   for (const Item& item : items_) distinct.insert(item.answer);
   const std::vector<std::vector<std::int32_t>> choices(distinct.begin(), distinct.end());
   if (choices.size() < 2 || choices.size() > kMostChoices) {
-    throw Error(ExitCode::kBadInput,
-                fmt::format("--metric choice needs 2 to {} distinct answers in the dataset, it has {}",
-                            kMostChoices, choices.size()),
-                "use --metric exact_match");
+    throw Error(
+        ExitCode::kBadInput,
+        fmt::format("--metric choice needs 2 to {} distinct answers in the dataset, it has {}",
+                    kMostChoices, choices.size()),
+        "use --metric exact_match");
   }
   const auto eos = static_cast<std::int32_t>(
       base_.config.eos_token_ids.empty() ? 1 : base_.config.eos_token_ids.front());
@@ -244,8 +241,8 @@ void EvalRun::measure_choice() {
       }
       first += lengths.size();
     }
-    const auto best = static_cast<std::size_t>(
-        std::min_element(losses.begin(), losses.end()) - losses.begin());
+    const auto best =
+        static_cast<std::size_t>(std::min_element(losses.begin(), losses.end()) - losses.begin());
     score(i, text_of(choices[best]), text_of(items_[i].answer));
     run_.progress(fmt::format("choices: {} of {} rows", i + 1, items_.size()),
                   static_cast<double>(i + 1) / static_cast<double>(items_.size()));
@@ -258,13 +255,14 @@ void EvalRun::dump_logits() {
   const auto rows = static_cast<std::int64_t>(data_.examples.size());
   const auto width = static_cast<std::int64_t>(positions);
   const std::int64_t vocab = base_.config.vocab_size;
-  const double bytes = 4.0 * static_cast<double>(rows) * static_cast<double>(width) *
-                       static_cast<double>(vocab);
+  const double bytes =
+      4.0 * static_cast<double>(rows) * static_cast<double>(width) * static_cast<double>(vocab);
   if (bytes > 0.8 * static_cast<double>(memory_info().available)) {
-    throw Error(ExitCode::kResources,
-                fmt::format("--dump_logits would hold [{}, {}, {}] f32 values ({:.1f} GiB) in memory",
-                            rows, width, vocab, bytes / 1073741824.0),
-                "dump fewer or shorter rows");
+    throw Error(
+        ExitCode::kResources,
+        fmt::format("--dump_logits would hold [{}, {}, {}] f32 values ({:.1f} GiB) in memory", rows,
+                    width, vocab, bytes / 1073741824.0),
+        "dump fewer or shorter rows");
   }
   Tensor all(DType::kF32, {rows, width, vocab});
   for (std::int64_t row = 0; row < rows; ++row) {
@@ -283,8 +281,8 @@ void EvalRun::dump_logits() {
   write_safetensors(settings_.dump_logits,
                     {{"logits", DType::kF32, {rows, width, vocab}, all.data()}},
                     {{"format", "pt"}});
-  run_.info(fmt::format("wrote logits [{}, {}, {}] to {}", rows, width, vocab,
-                        settings_.dump_logits));
+  run_.info(
+      fmt::format("wrote logits [{}, {}, {}] to {}", rows, width, vocab, settings_.dump_logits));
 }
 
 void EvalRun::emit() {
@@ -292,7 +290,8 @@ void EvalRun::emit() {
   const auto n = static_cast<std::int64_t>(by_loss ? data_.examples.size()
                                                    : static_cast<std::size_t>(scored_));
   const double value =
-      by_loss ? loss_ : static_cast<double>(correct_) / static_cast<double>(std::max<std::int64_t>(n, 1));
+      by_loss ? loss_
+              : static_cast<double>(correct_) / static_cast<double>(std::max<std::int64_t>(n, 1));
   const auto interval = by_loss ? loss_interval_ : wilson_interval(correct_, scored_);
   nlohmann::json result{{"metric", settings_.metric},
                         {"n", n},
@@ -302,10 +301,11 @@ void EvalRun::emit() {
                         {"perplexity", std::exp(loss_)}};
   nlohmann::json table = nlohmann::json::array();
   for (const auto& [name, score] : classes_) {
-    table.push_back({{"class", name},
-                     {"n", score.n},
-                     {"correct", score.correct},
-                     {"accuracy", static_cast<double>(score.correct) / static_cast<double>(score.n)}});
+    table.push_back(
+        {{"class", name},
+         {"n", score.n},
+         {"correct", score.correct},
+         {"accuracy", static_cast<double>(score.correct) / static_cast<double>(score.n)}});
   }
   if (!by_loss) result["classes"] = table;
   nlohmann::json event = result;

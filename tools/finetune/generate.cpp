@@ -20,9 +20,10 @@ Conversation read_conversation(const std::string& path) {
   auto json = nlohmann::ordered_json::parse(read_file(path), nullptr, false);
   if (json.is_array()) json = nlohmann::ordered_json{{"messages", std::move(json)}};
   if (!json.is_object() || !json.contains("messages")) {
-    throw Error(ExitCode::kBadInput,
-                fmt::format("{}: not a JSON array of messages nor an object with \"messages\"", path),
-                "write it as [{\"role\": \"user\", \"content\": \"...\"}]");
+    throw Error(
+        ExitCode::kBadInput,
+        fmt::format("{}: not a JSON array of messages nor an object with \"messages\"", path),
+        "write it as [{\"role\": \"user\", \"content\": \"...\"}]");
   }
   // A conversation to be continued need not end with an answer; give the reader one to check and
   // take it off again.
@@ -75,10 +76,9 @@ void run_generate(const GenerateSettings& settings, cli::Run& run) {
     } else {
       conversation = read_conversation(settings.messages);
     }
-    RenderOptions options{
-        .kind = kind,
-        .add_generation_prompt = true,
-        .thinking = conversation.thinking.value_or(settings.thinking)};
+    RenderOptions options{.kind = kind,
+                          .add_generation_prompt = true,
+                          .thinking = conversation.thinking.value_or(settings.thinking)};
     if (tokenizer.bos_id() >= 0) {
       options.bos = std::string(tokenizer.token_bytes(tokenizer.bos_id()));
     }
@@ -88,8 +88,7 @@ void run_generate(const GenerateSettings& settings, cli::Run& run) {
     prompt = tokenizer.encode(render_chat(conversation, options).text);
   }
 
-  const std::int64_t positions =
-      static_cast<std::int64_t>(prompt.size()) + settings.max_new_tokens;
+  const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + settings.max_new_tokens;
   const auto model = load_for_inference(base, settings.model, positions);
   Device device = Device::cpu(run.threads());
   Arena saved("activations");
@@ -108,15 +107,15 @@ void run_generate(const GenerateSettings& settings, cli::Run& run) {
   std::string pending;
   std::string whole;
   const bool stream = !run.json_output();
-  const auto generated = generate(*model, exec, {prompt}, options, 1,
-                                  [&](std::size_t, std::int32_t token) {
-                                    pending += tokenizer.token_bytes(token);
-                                    const std::size_t ready = whole_characters(pending);
-                                    if (stream) run.write_stdout(pending.substr(0, ready));
-                                    whole += pending.substr(0, ready);
-                                    pending.erase(0, ready);
-                                    return !stop_requested();
-                                  });
+  const auto generated =
+      generate(*model, exec, {prompt}, options, 1, [&](std::size_t, std::int32_t token) {
+        pending += tokenizer.token_bytes(token);
+        const std::size_t ready = whole_characters(pending);
+        if (stream) run.write_stdout(pending.substr(0, ready));
+        whole += pending.substr(0, ready);
+        pending.erase(0, ready);
+        return !stop_requested();
+      });
   whole = tokenizer.decode(generated[0].ids, true);
   if (stream) {
     if (!pending.empty()) run.write_stdout("\xEF\xBF\xBD");

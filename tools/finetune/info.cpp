@@ -19,20 +19,23 @@ void run_info(const InfoSettings& settings, cli::Run& run) {
   const ParameterCounts counts = count_parameters(c);
   const std::int64_t total = counts.total();
   const double share = static_cast<double>(plan.trainable) / static_cast<double>(total);
-  const std::map<std::string, std::int64_t> by_kind{
-      {"embedding", counts.embedding}, {"head", counts.head},
-      {"attention", counts.attention}, {"mlp", counts.mlp},
-      {"shared_experts", counts.shared_experts}, {"experts", counts.experts},
-      {"router", counts.router}, {"norms", counts.norms}};
+  const std::map<std::string, std::int64_t> by_kind{{"embedding", counts.embedding},
+                                                    {"head", counts.head},
+                                                    {"attention", counts.attention},
+                                                    {"mlp", counts.mlp},
+                                                    {"shared_experts", counts.shared_experts},
+                                                    {"experts", counts.experts},
+                                                    {"router", counts.router},
+                                                    {"norms", counts.norms}};
 
   std::string text;
   text += fmt::format("{} ({})\n", c.architecture, base.folder.string());
   text += fmt::format("  layers          {} ({} dense)\n", c.num_hidden_layers,
                       std::min(c.first_k_dense_replace, c.num_hidden_layers));
-  text += fmt::format("  hidden          {}, {} heads (nope {}, rope {}, value {}), q_lora {}, kv_lora {}\n",
-                      c.hidden_size, c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim,
-                      c.v_head_dim, c.q_lora_rank > 0 ? std::to_string(c.q_lora_rank) : "none",
-                      c.kv_lora_rank);
+  text += fmt::format(
+      "  hidden          {}, {} heads (nope {}, rope {}, value {}), q_lora {}, kv_lora {}\n",
+      c.hidden_size, c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim,
+      c.q_lora_rank > 0 ? std::to_string(c.q_lora_rank) : "none", c.kv_lora_rank);
   if (c.n_routed_experts > 0) {
     text += fmt::format("  experts         {} routed ({} a token), {} shared, {} of {} groups\n",
                         c.n_routed_experts, c.num_experts_per_tok, c.n_shared_experts, c.topk_group,

@@ -14,18 +14,17 @@ int main(int argc, char** argv) {
   const ds::cli::Program program{
       .name = "deepseek-finetune",
       .summary = "adapt a DeepSeek checkpoint to your data",
-      .subcommands = {
-          {"train", "train an adapter (or all parameters)",
-           [&](CLI::App& app) { declare_train(app, train); },
-           [&](ds::cli::Run& run) { run_train(train, run); }},
-          {"eval", "loss, exact match or choice accuracy on held-out rows",
-           [&](CLI::App& app) { declare_eval(app, eval); },
-           [&](ds::cli::Run& run) { run_eval(eval, run); }},
-          {"generate", "continue a conversation",
-           [&](CLI::App& app) { declare_generate(app, generate); },
-           [&](ds::cli::Run& run) { run_generate(generate, run); }},
-          {"info", "architecture, parameters, what an adapter would train",
-           [&](CLI::App& app) { declare_info(app, info); },
-           [&](ds::cli::Run& run) { run_info(info, run); }}}};
+      .subcommands = {{"train", "train an adapter (or all parameters)",
+                       [&](CLI::App& app) { declare_train(app, train); },
+                       [&](ds::cli::Run& run) { run_train(train, run); }},
+                      {"eval", "loss, exact match or choice accuracy on held-out rows",
+                       [&](CLI::App& app) { declare_eval(app, eval); },
+                       [&](ds::cli::Run& run) { run_eval(eval, run); }},
+                      {"generate", "continue a conversation",
+                       [&](CLI::App& app) { declare_generate(app, generate); },
+                       [&](ds::cli::Run& run) { run_generate(generate, run); }},
+                      {"info", "architecture, parameters, what an adapter would train",
+                       [&](CLI::App& app) { declare_info(app, info); },
+                       [&](ds::cli::Run& run) { run_info(info, run); }}}};
   return ds::cli::run_main(argc, argv, program);
 }

@@ -10,9 +10,9 @@
 namespace ds::finetune {
 
 struct ModelCard {
-  std::string base;      // as given on the command line
-  std::string method;    // "LoRA+, r 8, alpha 16, ..."
-  std::string command;   // the whole command line
+  std::string base;     // as given on the command line
+  std::string method;   // "LoRA+, r 8, alpha 16, ..."
+  std::string command;  // the whole command line
   std::string version;
   std::vector<std::string> datasets;
   std::int64_t rows = 0;

@@ -20,8 +20,9 @@ namespace fs = std::filesystem;
 namespace {
 
 // Files of a run, as opposed to whatever else a user keeps in the folder.
-const char* const kRunFiles[] = {"adapter_config.json", "adapter_model.safetensors", "README.md",
-                                 "report.jsonl",        "training.svg",              "model.safetensors"};
+const char* const kRunFiles[] = {"adapter_config.json", "adapter_model.safetensors",
+                                 "README.md",           "report.jsonl",
+                                 "training.svg",        "model.safetensors"};
 
 bool is_checkpoint(const fs::path& path) {
   return path.filename().string().rfind("checkpoint-", 0) == 0;
@@ -45,9 +46,10 @@ void prepare_output(const StateSettings& settings, cli::Run& run) {
   std::error_code error;
   fs::create_directories(output, error);
   if (error) {
-    throw Error(ExitCode::kIo,
-                fmt::format("{}: cannot create the output folder: {}", output.string(), error.message()),
-                "choose another --output_dir");
+    throw Error(
+        ExitCode::kIo,
+        fmt::format("{}: cannot create the output folder: {}", output.string(), error.message()),
+        "choose another --output_dir");
   }
   const auto existing = run_files(output);
   if (!existing.empty() && settings.resume.empty()) {
@@ -180,9 +182,9 @@ std::string model_digest(const fs::path& folder) {
   const Checkpoint checkpoint = Checkpoint::open(folder);
   for (const std::string_view name : checkpoint.names()) {
     const Checkpoint::Entry entry = checkpoint.find(name);
-    text += fmt::format("\n{} {} {} {} {}", name, kernels::dtype_name(entry.tensor->dtype),
-                        entry.file->path().filename().string(), entry.tensor->begin,
-                        entry.tensor->end);
+    text +=
+        fmt::format("\n{} {} {} {} {}", name, kernels::dtype_name(entry.tensor->dtype),
+                    entry.file->path().filename().string(), entry.tensor->begin, entry.tensor->end);
     for (const std::int64_t extent : entry.tensor->shape) text += fmt::format(" {}", extent);
   }
   return sha256(text);

@@ -17,8 +17,9 @@
 namespace ds::finetune {
 
 // Creates the folder, proves that it can be written to, removes what a killed run left half done.
-// Throws Error(kUsage) when it holds a finished run or checkpoints and neither --resume_from_checkpoint
-// nor --overwrite_output_dir was given (the latter removes that run's files).
+// Throws Error(kUsage) when it holds a finished run or checkpoints and neither
+// --resume_from_checkpoint nor --overwrite_output_dir was given (the latter removes that run's
+// files).
 void prepare_output(const StateSettings& settings, cli::Run& run);
 
 // The checkpoint --resume_from_checkpoint names. Throws Error(kBadInput) when there is none.

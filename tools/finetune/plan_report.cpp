@@ -19,11 +19,12 @@ void report_data(cli::Run& run, const Dataset& dataset, const std::string& split
   }
   std::int64_t dropped = 0;
   for (const auto& [kind, count] : dataset.dropped_by_kind) dropped += count;
-  run.info(fmt::format("{} data: {} rows read, {} kept, {} dropped, {} truncated; {} tokens, {} of them targets",
-                       split, format_count(dataset.rows_read),
-                       format_count(static_cast<std::int64_t>(dataset.examples.size())),
-                       format_count(dropped), format_count(dataset.truncated),
-                       format_count(dataset.tokens), format_count(dataset.target_tokens)));
+  run.info(fmt::format(
+      "{} data: {} rows read, {} kept, {} dropped, {} truncated; {} tokens, {} of them targets",
+      split, format_count(dataset.rows_read),
+      format_count(static_cast<std::int64_t>(dataset.examples.size())), format_count(dropped),
+      format_count(dataset.truncated), format_count(dataset.tokens),
+      format_count(dataset.target_tokens)));
   constexpr std::size_t kShown = 5;
   std::size_t shown = 0;
   for (const RowProblem& problem : dataset.problems) {
@@ -58,10 +59,10 @@ std::string plan_text(const Plan& plan) {
                       format_count(parameters), format_count(activated_parameters(plan.config)),
                       format_bytes(static_cast<std::uint64_t>(plan.memory.base_bytes)));
   text += fmt::format("method     {}\n", plan.method);
-  text += fmt::format("trains     {} parameters, {:.4f} %: {}\n", format_count(plan.adapter.trainable),
-                      100.0 * static_cast<double>(plan.adapter.trainable) /
-                          static_cast<double>(parameters),
-                      kinds_text(plan.adapter.by_kind));
+  text += fmt::format(
+      "trains     {} parameters, {:.4f} %: {}\n", format_count(plan.adapter.trainable),
+      100.0 * static_cast<double>(plan.adapter.trainable) / static_cast<double>(parameters),
+      kinds_text(plan.adapter.by_kind));
   text += fmt::format("data       {} rows, {} steps an epoch\n", format_count(plan.data.rows()),
                       format_count(plan.data.steps_per_epoch()));
   for (std::size_t i = 0; i < plan.stages.size(); ++i) {
@@ -75,7 +76,8 @@ std::string plan_text(const Plan& plan) {
                       format_bytes(static_cast<std::uint64_t>(plan.memory.total())),
                       format_bytes(static_cast<std::uint64_t>(plan.available)));
   for (const auto& [part, bytes] : plan.memory.parts) {
-    text += fmt::format("           {:<12} {}\n", part, format_bytes(static_cast<std::uint64_t>(bytes)));
+    text += fmt::format("           {:<12} {}\n", part,
+                        format_bytes(static_cast<std::uint64_t>(bytes)));
   }
   return text;
 }
@@ -98,10 +100,11 @@ nlohmann::json plan_json(const Plan& plan) {
           {"steps_per_epoch", plan.data.steps_per_epoch()},
           {"steps", plan.stages.back().last_step},
           {"stages", std::move(stages)},
-          {"memory", {{"needed_bytes", plan.memory.total()},
-                      {"available_bytes", plan.available},
-                      {"base_bytes", plan.memory.base_bytes},
-                      {"parts", plan.memory.parts}}}};
+          {"memory",
+           {{"needed_bytes", plan.memory.total()},
+            {"available_bytes", plan.available},
+            {"base_bytes", plan.memory.base_bytes},
+            {"parts", plan.memory.parts}}}};
 }
 
 std::vector<TokenBatch> eval_batches(const Dataset& dataset, std::int64_t tokens) {

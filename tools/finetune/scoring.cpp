@@ -15,8 +15,8 @@ std::pair<double, double> wilson_interval(std::int64_t correct, std::int64_t n) 
   const double p = static_cast<double>(correct) / count;
   const double z2 = kZ95 * kZ95;
   const double centre = (p + z2 / (2.0 * count)) / (1.0 + z2 / count);
-  const double half = kZ95 * std::sqrt(p * (1.0 - p) / count + z2 / (4.0 * count * count)) /
-                      (1.0 + z2 / count);
+  const double half =
+      kZ95 * std::sqrt(p * (1.0 - p) / count + z2 / (4.0 * count * count)) / (1.0 + z2 / count);
   return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
 }
 

@@ -137,10 +137,14 @@ AdapterPlan plan_adapter(const AdapterSettings& settings, const Base& base) {
   if (plan.full) {
     const ParameterCounts counts = count_parameters(base.config);
     plan.trainable = counts.total();
-    plan.by_kind = {{"embedding", counts.embedding}, {"head", counts.head},
-                    {"attention", counts.attention}, {"mlp", counts.mlp},
-                    {"shared_experts", counts.shared_experts}, {"experts", counts.experts},
-                    {"router", counts.router}, {"norms", counts.norms}};
+    plan.by_kind = {{"embedding", counts.embedding},
+                    {"head", counts.head},
+                    {"attention", counts.attention},
+                    {"mlp", counts.mlp},
+                    {"shared_experts", counts.shared_experts},
+                    {"experts", counts.experts},
+                    {"router", counts.router},
+                    {"norms", counts.norms}};
     return plan;
   }
   LoraConfig& lora = plan.lora;
@@ -159,15 +163,15 @@ AdapterPlan plan_adapter(const AdapterSettings& settings, const Base& base) {
     const double share = parse_budget(settings.trainable_budget);
     lora.r = rank_for_budget(lora, base.config, share);
     if (lora.r == 0) {
-      usage(fmt::format("--trainable_budget {}: even rank 1 on {} trains a larger share of this model",
-                        settings.trainable_budget, settings.target),
+      usage(fmt::format(
+                "--trainable_budget {}: even rank 1 on {} trains a larger share of this model",
+                settings.trainable_budget, settings.target),
             "raise the budget or name fewer --lora_target modules");
     }
   }
   plan.targets = match_targets(lora, base.config);
   if (lora.use_dora && lora.dropout > 0.0) {
-    usage("--use_dora with --lora_dropout above 0 is not supported",
-          "set --lora_dropout 0");
+    usage("--use_dora with --lora_dropout above 0 is not supported", "set --lora_dropout 0");
   }
   finish(plan);
   return plan;

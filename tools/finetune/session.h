@@ -19,14 +19,14 @@ struct Base {
   std::string name;              // as the user gave it
   std::filesystem::path folder;  // where it is
   ModelConfig config;
-  std::optional<Tokenizer> tokenizer;  // absent when the folder has none we can read
-  std::string tokenizer_problem;       // why it is absent
+  std::optional<Tokenizer> tokenizer;          // absent when the folder has none we can read
+  std::string tokenizer_problem;               // why it is absent
   const Tokenizer& require_tokenizer() const;  // throws Error(kBadInput)
 };
 Base find_base(const std::string& model);
 
-// --template: a name, or `auto`: by the tokenizer's template text, else by the model class. `said` is
-// a sentence for people when the choice was not certain.
+// --template: a name, or `auto`: by the tokenizer's template text, else by the model class. `said`
+// is a sentence for people when the choice was not certain.
 ChatTemplate choose_template(const std::string& spelling, const Base& base, std::string& said);
 
 DatasetOptions dataset_options(const DataSettings& settings, const std::vector<std::string>& files,
@@ -36,7 +36,7 @@ DatasetOptions dataset_options(const DataSettings& settings, const std::vector<s
 struct AdapterPlan {
   LoraConfig lora;
   std::vector<LoraTarget> targets;
-  bool full = false;       // --peft_method full
+  bool full = false;  // --peft_method full
   bool lora_plus = false;
   std::int64_t trainable = 0;
   std::map<std::string, std::int64_t> by_kind;

@@ -72,7 +72,7 @@ struct StageSettings {
 struct MemorySettings {
   std::string activation_checkpointing = "none";
   std::string selective_threshold;  // refused in this version
-  std::string memory_limit;  // "8GiB"; empty: what the machine has
+  std::string memory_limit;         // "8GiB"; empty: what the machine has
 };
 
 struct StateSettings {

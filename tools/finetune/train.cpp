@@ -55,7 +55,7 @@ class TrainRun {
   void execute();
 
  private:
-  void prepare();          // reads and checks everything but the weights
+  void prepare();  // reads and checks everything but the weights
   void plan_steps();
   void check_memory();
   void load_model();
@@ -87,7 +87,7 @@ class TrainRun {
   std::unique_ptr<Trainer> trainer_;
   RunPosition position_;
   std::size_t stage_ = 0;
-  std::int64_t first_step_ = 0;   // finished when this process began
+  std::int64_t first_step_ = 0;  // finished when this process began
   std::int64_t last_saved_ = -1;
   TrainingCurve curve_;
   Clock::time_point started_;
@@ -141,10 +141,11 @@ void TrainRun::prepare() {
 
 void TrainRun::plan_steps() {
   // Steps from the stages, else --max_steps, else the epochs over the data.
-  const StageSpelling spelling{.steps = settings_.stage.steps,
-                               .lr_factors = settings_.stage.lr_factors,
-                               .targets = settings_.stage.targets,
-                               .data = settings_.stage.data == "curriculum" ? "" : settings_.stage.data};
+  const StageSpelling spelling{
+      .steps = settings_.stage.steps,
+      .lr_factors = settings_.stage.lr_factors,
+      .targets = settings_.stage.targets,
+      .data = settings_.stage.data == "curriculum" ? "" : settings_.stage.data};
   if (!settings_.stage.steps.empty()) {
     total_steps_ = parse_stage_steps(settings_.stage.steps).back();
     if (settings_.optim.max_steps > 0 && settings_.optim.max_steps != total_steps_) {
@@ -165,31 +166,31 @@ void TrainRun::plan_steps() {
   }
   const auto kind = parse_schedule(settings_.optim.scheduler);
   if (!kind) {
-    throw Error(ExitCode::kUsage, "--lr_scheduler_type " + settings_.optim.scheduler + " is unknown");
+    throw Error(ExitCode::kUsage,
+                "--lr_scheduler_type " + settings_.optim.scheduler + " is unknown");
   }
-  schedule_ = {.kind = *kind,
-               .warmup_steps = settings_.optim.warmup_steps > 0
-                                   ? settings_.optim.warmup_steps
-                                   : static_cast<std::int64_t>(std::ceil(
-                                         settings_.optim.warmup_ratio *
-                                         static_cast<double>(total_steps_))),
-               .total_steps = total_steps_};
+  schedule_ = {
+      .kind = *kind,
+      .warmup_steps = settings_.optim.warmup_steps > 0
+                          ? settings_.optim.warmup_steps
+                          : static_cast<std::int64_t>(std::ceil(settings_.optim.warmup_ratio *
+                                                                static_cast<double>(total_steps_))),
+      .total_steps = total_steps_};
   identity_ = identity();
 }
 
 void TrainRun::check_memory() {
   const Checkpoint checkpoint = Checkpoint::open(base_.folder);
-  const MemoryRequest request{
-      .full_parameters = adapter_.full,
-      .use_dora = adapter_.lora.use_dora,
-      .trainable = adapter_.trainable,
-      .tokens = data_->most_tokens(settings_),
-      .targets = 0,
-      .longest = std::max(data_->longest(), settings_.data.cutoff_len),
-      .lora_rank = adapter_.full ? 0 : adapter_.lora.r,
-      .dtype = compute_dtype(settings_.model.dtype),
-      .recompute = recompute_of(settings_.memory.activation_checkpointing),
-      .threads = run_.threads()};
+  const MemoryRequest request{.full_parameters = adapter_.full,
+                              .use_dora = adapter_.lora.use_dora,
+                              .trainable = adapter_.trainable,
+                              .tokens = data_->most_tokens(settings_),
+                              .targets = 0,
+                              .longest = std::max(data_->longest(), settings_.data.cutoff_len),
+                              .lora_rank = adapter_.full ? 0 : adapter_.lora.r,
+                              .dtype = compute_dtype(settings_.model.dtype),
+                              .recompute = recompute_of(settings_.memory.activation_checkpointing),
+                              .threads = run_.threads()};
   memory_ = plan_memory(base_.config, request, static_cast<std::int64_t>(checkpoint.total_bytes()));
   require_memory(base_.config, request, memory_, allowed_memory(settings_.memory.memory_limit));
 }
@@ -313,15 +314,17 @@ void TrainRun::train() {
     trained_seconds_ += seconds;
     trained_tokens_ += report.tokens;
     if (position_.step == 1 && report.mean_loss() > 1.2 * uniform_loss) {
-      run_.warn(fmt::format(
-          "the first loss {:.3f} is far above ln(vocabulary) = {:.3f}: the base model does worse than "
-          "guessing; a broken conversion or the wrong tokenizer does this",
-          report.mean_loss(), uniform_loss));
+      run_.warn(
+          fmt::format("the first loss {:.3f} is far above ln(vocabulary) = {:.3f}: the base model "
+                      "does worse than "
+                      "guessing; a broken conversion or the wrong tokenizer does this",
+                      report.mean_loss(), uniform_loss));
     }
     step_event(report, seconds);
 
     const bool stage_end = position_.step == stages_[stage_].last_step;
-    const bool due = settings_.state.save_steps > 0 && position_.step % settings_.state.save_steps == 0;
+    const bool due =
+        settings_.state.save_steps > 0 && position_.step % settings_.state.save_steps == 0;
     const bool eval_due = settings_.state.eval_steps > 0
                               ? position_.step % settings_.state.eval_steps == 0
                               : stage_end;
@@ -330,13 +333,13 @@ void TrainRun::train() {
     if (stop_requested() && position_.step < total_steps_) {
       if (last_saved_ != position_.step) checkpoint();
       run_.progress_clear();
-      throw Error(ExitCode::kInterrupted,
-                  fmt::format("stopped at step {} of {}; the state is in {}", position_.step,
-                              total_steps_,
-                              (std::filesystem::path(settings_.state.output_dir) /
-                               fmt::format("checkpoint-{}", position_.step))
-                                  .string()),
-                  "go on with --resume_from_checkpoint latest");
+      throw Error(
+          ExitCode::kInterrupted,
+          fmt::format("stopped at step {} of {}; the state is in {}", position_.step, total_steps_,
+                      (std::filesystem::path(settings_.state.output_dir) /
+                       fmt::format("checkpoint-{}", position_.step))
+                          .string()),
+          "go on with --resume_from_checkpoint latest");
     }
   }
   run_.progress_clear();
@@ -345,11 +348,9 @@ void TrainRun::train() {
 void TrainRun::step_event(const UpdateReport& report, double seconds) {
   const double loss = report.mean_loss();
   position_.loss_ema = position_.step == 1 ? loss : 0.9 * position_.loss_ema + 0.1 * loss;
-  curve_.add({.step = position_.step,
-              .loss = loss,
-              .lr_a = report.step.lr_a,
-              .lr_b = report.step.lr_b},
-             report.targets);
+  curve_.add(
+      {.step = position_.step, .loss = loss, .lr_a = report.step.lr_a, .lr_b = report.step.lr_b},
+      report.targets);
   const double rate = seconds > 0.0 ? static_cast<double>(report.tokens) / seconds : 0.0;
   run_.event("deepseek/train-step/1", {{"step", position_.step},
                                        {"stage", position_.stage},
@@ -397,9 +398,8 @@ void TrainRun::checkpoint() {
       [this](const std::filesystem::path& into) { save_weights(into, adapter_, base_, *model_); },
       settings_.state.save_total_limit);
   last_saved_ = position_.step;
-  run_.event("deepseek/checkpoint/1", {{"step", position_.step},
-                                       {"stage", position_.stage},
-                                       {"path", folder.string()}});
+  run_.event("deepseek/checkpoint/1",
+             {{"step", position_.step}, {"stage", position_.stage}, {"path", folder.string()}});
 }
 
 void TrainRun::finish() {

@@ -39,8 +39,8 @@ TrainData::TrainData(const TrainSettings& settings, const Base& base, ChatTempla
   const Tokenizer* tokenizer = base.tokenizer ? &*base.tokenizer : nullptr;
   const std::vector<std::string> per_stage = stage_files(settings.stage.data);
   const auto load = [&](const std::vector<std::string>& files) {
-    datasets_.push_back(load_dataset(
-        dataset_options(settings.data, files, chat_template, base.config), tokenizer));
+    datasets_.push_back(
+        load_dataset(dataset_options(settings.data, files, chat_template, base.config), tokenizer));
     files_.insert(files_.end(), files.begin(), files.end());
   };
   if (per_stage.empty()) {
@@ -57,10 +57,11 @@ void TrainData::plan(const TrainSettings& settings, const std::vector<Stage>& st
   if (settings.stage.data == "curriculum") {
     const std::vector<Example>& all = datasets_[0].examples;
     if (all.size() < stages.size()) {
-      throw Error(ExitCode::kBadInput,
-                  fmt::format("--stage_data curriculum: {} usable rows cannot be cut into {} stages",
-                              all.size(), stages.size()),
-                  "use fewer stages or more data");
+      throw Error(
+          ExitCode::kBadInput,
+          fmt::format("--stage_data curriculum: {} usable rows cannot be cut into {} stages",
+                      all.size(), stages.size()),
+          "use fewer stages or more data");
     }
     std::vector<std::size_t> by_length(all.size());
     std::iota(by_length.begin(), by_length.end(), 0);
@@ -86,7 +87,8 @@ void TrainData::plan(const TrainSettings& settings, const std::vector<Stage>& st
 
 std::int64_t TrainData::rows() const {
   std::int64_t rows = 0;
-  for (const Dataset& dataset : datasets_) rows += static_cast<std::int64_t>(dataset.examples.size());
+  for (const Dataset& dataset : datasets_)
+    rows += static_cast<std::int64_t>(dataset.examples.size());
   return rows;
 }
 

@@ -20,7 +20,8 @@ TrainingCurve TrainingCurve::read(const std::filesystem::path& output, std::int6
     if (!event.is_object() || event.value("schema", "") != "deepseek/train-step/1") continue;
     const auto step = event.value("step", std::int64_t{0});
     if (step > last_step || step < 1) continue;
-    // A killed run may have reported steps after its last checkpoint: the later line of a step wins.
+    // A killed run may have reported steps after its last checkpoint: the later line of a step
+    // wins.
     while (!curve.points_.empty() && curve.points_.back().step >= step) curve.points_.pop_back();
     const auto number = [&event](const char* key) {
       return event.contains(key) && event[key].is_number() ? event[key].get<double>() : 0.0;

@@ -11,7 +11,8 @@ namespace ds::finetune {
 
 class TrainingCurve {
  public:
-  // The steps 1..last_step of an interrupted run, from OUTPUT/report.jsonl; empty when that is gone.
+  // The steps 1..last_step of an interrupted run, from OUTPUT/report.jsonl; empty when that is
+  // gone.
   static TrainingCurve read(const std::filesystem::path& output, std::int64_t last_step);
 
   void add(const CurvePoint& point, std::int64_t targets);

@@ -86,14 +86,16 @@ std::string training_svg(const std::vector<CurvePoint>& all,
   const std::vector<CurvePoint> points = thinned(all);
   std::string svg = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
-      "viewBox=\"0 0 {0:.0f} {1:.0f}\" role=\"img\" aria-label=\"training loss and learning rates\">\n"
+      "viewBox=\"0 0 {0:.0f} {1:.0f}\" role=\"img\" aria-label=\"training loss and learning "
+      "rates\">\n"
       "<style>svg{{background:#fff}}text{{font:12px sans-serif;fill:#333}}.end{{text-anchor:end}}"
       ".mid{{text-anchor:middle}}.grid{{stroke:#e4e4e4}}.stage{{stroke:#999;stroke-dasharray:4 4}}"
       "polyline{{fill:none;stroke-width:1.8}}.loss{{stroke:#1f5fbf}}.a{{stroke:#2c8a4b}}"
       ".b{{stroke:#c4622d}}</style>\n",
       kWidth, kHeight);
   if (points.empty()) {
-    return svg + fmt::format("<text x=\"{}\" y=\"{}\">no finished step</text>\n</svg>\n", kLeft, kTop);
+    return svg +
+           fmt::format("<text x=\"{}\" y=\"{}\">no finished step</text>\n</svg>\n", kLeft, kTop);
   }
   double loss_high = 0.0;
   double loss_low = points.front().loss;
@@ -122,9 +124,12 @@ std::string training_svg(const std::vector<CurvePoint>& all,
         "<text class=\"end\" x=\"{3:.1f}\" y=\"{4:.0f}\">stage {5}</text>\n",
         at, kTop, rate_top + kRateHeight, at - 4, kTop + 12, i + 1);
   }
-  svg += line(points, x, loss, [](const CurvePoint& p) { return p.loss; }, "loss");
-  svg += line(points, x, rate, [](const CurvePoint& p) { return p.lr_a; }, "a");
-  svg += line(points, x, rate, [](const CurvePoint& p) { return p.lr_b; }, "b");
+  svg += line(
+      points, x, loss, [](const CurvePoint& p) { return p.loss; }, "loss");
+  svg += line(
+      points, x, rate, [](const CurvePoint& p) { return p.lr_a; }, "a");
+  svg += line(
+      points, x, rate, [](const CurvePoint& p) { return p.lr_b; }, "b");
   const double step = std::max(1.0, nice_step(last - 1.0, 8));
   for (double s = 0.0; s <= last; s += step) {
     if (s < 1.0) continue;

@@ -7,6 +7,7 @@
 #include "kernels/cpu/isa_ops.h"
 #include "kernels/cpu/ops/block_scale.h"
 #include "kernels/cpu/ops/simd.h"
+#include "kernels/cpu/ops/widen.h"
 
 namespace ds::kernels::DSK_ISA {
 namespace {
@@ -28,10 +29,25 @@ bool multiply(bool trans_a, bool trans_b, std::int64_t m, std::int64_t n, std::i
 }
 
 template <class T>
-void widen_rows(const ConstView& src, std::int64_t begin, std::int64_t end, float* dst) {
-  const T* data = src.as<T>();
-  const std::int64_t cols = src.cols(), stride = src.row_stride();
-  for (std::int64_t r = begin; r < end; ++r) widen_row(data + r * stride, cols, dst + r * cols);
+void widen_rows(const GemmWiden& job, std::int64_t begin, std::int64_t end) {
+  const T* src = job.src.as<T>();
+  const std::int64_t cols = job.src.cols();
+  for (std::int64_t r = begin; r < end; ++r) {
+    widen_row(src + r * job.src.row_stride(), cols, job.dst + r * job.stride);
+  }
+}
+// Share t of the jobs' rows.
+void widen_share(const GemmPass& pass, int t, int threads) {
+  for (std::int64_t w = 0; w < pass.widen_count; ++w) {
+    const GemmWiden& job = pass.widen[w];
+    const std::int64_t begin = job.src.rows() * t / threads;
+    const std::int64_t end = job.src.rows() * (t + 1) / threads;
+    if (job.src.dtype() == DType::kF32) {
+      widen_rows<float>(job, begin, end);
+    } else {
+      widen_rows<bf16>(job, begin, end);
+    }
+  }
 }
 
 // Rows [r0, r0 + rows) and columns [c0, c0 + cols) of b as F32, `cols` apart.
@@ -53,7 +69,7 @@ void widen_scaled(const GemmProblem& p, std::int64_t r0, std::int64_t rows, std:
       const std::int64_t end = smaller((c / kScaleBlock + 1) * kScaleBlock, c0 + cols);
       const float scale =
           block_scale(p.b_scale, (p.b_row0 + r0 + r) / kScaleBlock, c / kScaleBlock);
-      widen_row_scaled(src + c, end - c, scale, dst + r * cols + (c - c0));
+      widen_fp8(src + c, end - c, scale, dst + r * cols + (c - c0));
       c = end;
     }
   }
@@ -190,41 +206,45 @@ void dot_columns(const GemmProblem& p, const float* a, std::int64_t lda, std::in
       for (std::int64_t k0 = 0; k0 < k; k0 += kScaleBlock) {
         const std::int64_t length = smaller(kScaleBlock, k - k0);
         float wide[kScaleBlock];
-        widen_row(b + k0, length, wide);
+        if constexpr (dtype_of_v<T> == DType::kF8E4M3) {
+          const std::int64_t row = (p.b_row0 + n0 + c) / kScaleBlock;
+          widen_fp8(b + k0, length, block_scale(p.b_scale, row, k0 / kScaleBlock), wide);
+        } else {
+          widen_row(b + k0, length, wide);
+        }
         float part[M];
         dot_rows<M>(a + k0, lda, wide, length, part);
-        float scale = 1.0f;
-        if constexpr (dtype_of_v<T> == DType::kF8E4M3) {
-          scale = block_scale(p.b_scale, (p.b_row0 + n0 + c) / kScaleBlock, k0 / kScaleBlock);
-        }
-        for (int m = 0; m < M; ++m) total[m] += part[m] * scale;
+        for (int m = 0; m < M; ++m) total[m] += part[m];
       }
     }
     for (int m = 0; m < M; ++m) sums[m * n + c] = total[m];
   }
 }
 
-// The same for b in [K, N]: row after row of b, scaled and added to the sums.
+template <class T>
+void add_row(float factor, const T* __restrict b, std::int64_t n, float* __restrict sums) {
+  for (std::int64_t i = 0; i < n; ++i) sums[i] += factor * to_acc(b[i]);
+}
+
+// The same for b in [K, N]: row after row of b, multiplied and added to the sums.
 template <int M, class T>
 void add_rows(const GemmProblem& p, const float* a, std::int64_t lda, std::int64_t k,
               std::int64_t n0, std::int64_t n, float* __restrict sums) {
   for (std::int64_t i = 0; i < M * n; ++i) sums[i] = 0.0f;
   const T* __restrict b = p.b.as<T>() + n0;
   for (std::int64_t r = 0; r < k; ++r, b += p.b.row_stride()) {
-    for (std::int64_t c0 = 0; c0 < n;) {
-      std::int64_t c1 = n;
-      float scale = 1.0f;
-      if constexpr (dtype_of_v<T> == DType::kF8E4M3) {
+    if constexpr (dtype_of_v<T> == DType::kF8E4M3) {
+      for (std::int64_t c0 = 0; c0 < n;) {
         const std::int64_t block = (n0 + c0) / kScaleBlock;
-        c1 = smaller(n, (block + 1) * kScaleBlock - n0);
-        scale = block_scale(p.b_scale, (p.b_row0 + r) / kScaleBlock, block);
+        const std::int64_t length = smaller(n - c0, (block + 1) * kScaleBlock - (n0 + c0));
+        float wide[kScaleBlock];
+        widen_fp8(b + c0, length, block_scale(p.b_scale, (p.b_row0 + r) / kScaleBlock, block),
+                  wide);
+        for (int m = 0; m < M; ++m) add_row(a[m * lda + r], wide, length, sums + m * n + c0);
+        c0 += length;
       }
-      for (int m = 0; m < M; ++m) {
-        const float factor = a[m * lda + r] * scale;
-        float* __restrict row = sums + m * n;
-        for (std::int64_t c = c0; c < c1; ++c) row[c] += factor * to_acc(b[c]);
-      }
-      c0 = c1;
+    } else {
+      for (int m = 0; m < M; ++m) add_row(a[m * lda + r], b, n, sums + m * n);
     }
   }
 }
@@ -384,13 +404,7 @@ void run(CpuContext& context, const Gemm& op) {
     for (std::int64_t i = 0; i < pass_count; ++i) {
       const GemmPass& pass = passes[i];
       if (pass.widen_count > 0) {
-        for (int t = self; t < threads; t += step) {
-          for (std::int64_t w = 0; w < pass.widen_count; ++w) {
-            const GemmWiden& widen = pass.widen[w];
-            const std::int64_t rows = widen.src.rows();
-            widen_rows<bf16>(widen.src, rows * t / threads, rows * (t + 1) / threads, widen.dst);
-          }
-        }
+        for (int t = self; t < threads; t += step) widen_share(pass, t, threads);
 #pragma omp barrier
       }
       for (int t = self; t < threads; t += step) {

@@ -63,6 +63,8 @@ TEST_CASE("json: problems name line and column") {
   CHECK(has(error_of("[1] x"), "line 1, column 5"));
   CHECK(has(error_of("[1"), "line 1, column 3"));
   CHECK(has(error_of(""), "empty"));
+  CHECK(has(error_of(std::string("{}\0 junk", 8)), "line 1, column 3: a zero byte"));
+  CHECK(has(error_of(std::string("[1,\0", 5)), "line 1, column 4: "));
   CHECK(has(error_of("\"a\xff\""), "invalid"));
   CHECK(has(error_of("1e999"), "too large"));
   CHECK(has(error_of("\"\\ud800\""), "surrogate"));

@@ -205,8 +205,8 @@ TEST_CASE("every row problem names its field, what was found and what is needed"
       {R"({"instruction": "i", "output": "o", "history": "h"})", "bad_type", "history", ""},
       {R"({"instruction": "i", "output": "o", "history": [["q"]]})", "bad_type", "history[0]",
        "history[0]: a list of 1, a pair [question, answer] is needed"},
-      {R"({"instruction": "i", "output": "o", "history": [["q", 5]]})", "bad_type",
-       "history[0][1]", ""},
+      {R"({"instruction": "i", "output": "o", "history": [["q", 5]]})", "bad_type", "history[0][1]",
+       ""},
       {R"({"instruction": "i", "output": "o", "history": [["q", ""]]})", "empty_answer",
        "history[0][1]", ""},
       {R"({"messages": "m"})", "bad_type", "messages", ""},
@@ -245,8 +245,8 @@ TEST_CASE("every row problem names its field, what was found and what is needed"
        "messages[2]: assistant after assistant, user or a tool result is needed"},
       {messages(R"({"role": "tool", "content": "t"},)" + kAnswer), "roles_not_alternating",
        "messages[0]", ""},
-      {messages(kUser + R"(,{"role": "tool", "content": "t"},)" + kAnswer),
-       "roles_not_alternating", "messages[1]", ""},
+      {messages(kUser + R"(,{"role": "tool", "content": "t"},)" + kAnswer), "roles_not_alternating",
+       "messages[1]", ""},
       {messages(kUser + R"(,{"role": "system", "content": "s"},)" + kUser + "," + kAnswer),
        "roles_not_alternating", "messages[2]", ""},
       {messages(kUser), "no_answer", "messages", ""},
@@ -272,35 +272,34 @@ TEST_CASE("every row problem names its field, what was found and what is needed"
        "unknown_role", "conversations[1].from", ""},
       {R"({"conversations": [{"from": "human", "value": "q"},)"
        R"({"from": "function_call", "value": "call f"}]})",
-       "bad_tool_call", "conversations[1].value", ""
-}
-,
-    {R"({"conversations": [{"from": "gpt", "value": "a"}], "system": "s"})",
-     "roles_not_alternating", "conversations[0]", ""},
-    {R"({"prompt": "p", "completion": ""})", "empty_answer", "completion", ""},
-    {R"({"prompt": ["p"], "completion": "c"})", "bad_type", "prompt", ""},
-    {R"({"text": ""})", "empty_row", "text", ""}, {R"({"text": 5})", "bad_type", "text", ""},
-    {R"({"input_ids": "1 2"})", "bad_type", "input_ids", ""},
-    {R"({"input_ids": []})", "empty_row", "input_ids", ""},
-    {R"({"input_ids": [1, 2.5]})", "bad_type", "input_ids[1]", ""},
-    {R"({"input_ids": [1, -100]})", "bad_id", "input_ids[1]", ""},
-    {R"({"input_ids": [1, 2147483648]})", "bad_id", "input_ids[1]", ""},
-    {R"({"input_ids": [18446744073709551615]})", "bad_id", "input_ids[0]", ""},
-    {R"({"input_ids": [1, 2], "labels": [1]})", "length_mismatch", "labels",
-     "labels: 1 labels for 2 input_ids, as many are needed"},
-    {R"({"input_ids": [1, 2], "labels": [-100, -1]})", "bad_id", "labels[1]", ""},
-    {R"({"input_ids": [1, 2], "labels": {}})", "bad_type", "labels", ""},
-};
-for (const Case& c : cases) {
-  CAPTURE(c.row);
-  const ConvertedRow row = convert(c.row);
-  CHECK_FALSE(row.content.has_value());
-  CHECK(row.problem.kind == c.kind);
-  CHECK(row.problem.field == c.field);
-  CHECK(row.problem.reason.starts_with(c.field + ": "));
-  if (!c.reason.empty()) CHECK(row.problem.reason == c.reason);
-  CHECK(row.repairs.empty());
-}
+       "bad_tool_call", "conversations[1].value", ""},
+      {R"({"conversations": [{"from": "gpt", "value": "a"}], "system": "s"})",
+       "roles_not_alternating", "conversations[0]", ""},
+      {R"({"prompt": "p", "completion": ""})", "empty_answer", "completion", ""},
+      {R"({"prompt": ["p"], "completion": "c"})", "bad_type", "prompt", ""},
+      {R"({"text": ""})", "empty_row", "text", ""},
+      {R"({"text": 5})", "bad_type", "text", ""},
+      {R"({"input_ids": "1 2"})", "bad_type", "input_ids", ""},
+      {R"({"input_ids": []})", "empty_row", "input_ids", ""},
+      {R"({"input_ids": [1, 2.5]})", "bad_type", "input_ids[1]", ""},
+      {R"({"input_ids": [1, -100]})", "bad_id", "input_ids[1]", ""},
+      {R"({"input_ids": [1, 2147483648]})", "bad_id", "input_ids[1]", ""},
+      {R"({"input_ids": [18446744073709551615]})", "bad_id", "input_ids[0]", ""},
+      {R"({"input_ids": [1, 2], "labels": [1]})", "length_mismatch", "labels",
+       "labels: 1 labels for 2 input_ids, as many are needed"},
+      {R"({"input_ids": [1, 2], "labels": [-100, -1]})", "bad_id", "labels[1]", ""},
+      {R"({"input_ids": [1, 2], "labels": {}})", "bad_type", "labels", ""},
+  };
+  for (const Case& c : cases) {
+    CAPTURE(c.row);
+    const ConvertedRow row = convert(c.row);
+    CHECK_FALSE(row.content.has_value());
+    CHECK(row.problem.kind == c.kind);
+    CHECK(row.problem.field == c.field);
+    CHECK(row.problem.reason.starts_with(c.field + ": "));
+    if (!c.reason.empty()) CHECK(row.problem.reason == c.reason);
+    CHECK(row.repairs.empty());
+  }
 }
 
 TEST_CASE("every repair is named, and what it gives") {

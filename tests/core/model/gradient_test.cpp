@@ -82,7 +82,8 @@ double directional_error(Harness& h, const TokenBatch& batch, std::uint64_t seed
 
 const std::pair<const char*, TinyModel> kVariants[] = {
     {"v3", {}},
-    {"v3 without q_lora, two shared, one group", {.q_lora = false, .shared_experts = 2, .groups = 1}},
+    {"v3 without q_lora, two shared, one group",
+     {.q_lora = false, .shared_experts = 2, .groups = 1}},
     {"v2", {.v2 = true}},
     {"tied head, attention bias, MTP tensors", {.tied = true, .attention_bias = true, .mtp = true}},
     {"strongly negative selection bias", {.bias_centre = -5.0f}}};
@@ -121,7 +122,8 @@ TEST_CASE("adapter gradients of whole models") {
           worst = std::max(worst, directional_error(h, batch, seed));
           continue;
         }
-        // Only magnitudes move: freeze the others' direction by zeroing their gradient and value move.
+        // Only magnitudes move: freeze the others' direction by zeroing their gradient and value
+        // move.
         double analytic = 0.0;
         for (Parameter* p : h.model->parameters()) p->grad.fill_zero();
         h.model->forward_backward(h.exec, batch, 1.0, Recompute::kNone);
@@ -212,13 +214,16 @@ TEST_CASE("decoding with the absorbed cache equals the plain forward pass") {
       // Two sequences of different length, prefix by prefill, the rest token by token.
       const Rng rng(11, 0);
       std::vector<std::vector<std::int32_t>> ids(2);
-      for (std::uint64_t i = 0; i < 12; ++i) ids[0].push_back(static_cast<std::int32_t>(rng.bits(i) % kTinyVocab));
-      for (std::uint64_t i = 0; i < 9; ++i) ids[1].push_back(static_cast<std::int32_t>(rng.bits(50 + i) % kTinyVocab));
+      for (std::uint64_t i = 0; i < 12; ++i)
+        ids[0].push_back(static_cast<std::int32_t>(rng.bits(i) % kTinyVocab));
+      for (std::uint64_t i = 0; i < 9; ++i)
+        ids[1].push_back(static_cast<std::int32_t>(rng.bits(50 + i) % kTinyVocab));
       std::vector<Sequence> sequences;
       TokenBatch prompts;
       for (std::size_t s = 0; s < 2; ++s) {
         sequences.emplace_back(h.config, 16, DType::kF64);
-        Example prompt{.ids = {ids[s].begin(), ids[s].begin() + 4 + static_cast<std::ptrdiff_t>(s)}};
+        Example prompt{
+            .ids = {ids[s].begin(), ids[s].begin() + 4 + static_cast<std::ptrdiff_t>(s)}};
         prompt.labels.assign(prompt.ids.size(), kNoTarget);
         append_segment(prompts, prompt);
       }
@@ -231,7 +236,8 @@ TEST_CASE("decoding with the absorbed cache equals the plain forward pass") {
       }
       for (std::size_t s = 0; s < 2; ++s) {
         TokenBatch whole;
-        Example example{.ids = {ids[s].begin(), ids[s].begin() + 8 + static_cast<std::ptrdiff_t>(s)}};
+        Example example{
+            .ids = {ids[s].begin(), ids[s].begin() + 8 + static_cast<std::ptrdiff_t>(s)}};
         example.labels.assign(example.ids.size(), kNoTarget);
         append_segment(whole, example);
         double worst = 0.0;
@@ -239,7 +245,10 @@ TEST_CASE("decoding with the absorbed cache equals the plain forward pass") {
           if (first + rows.rows() != whole.tokens()) return;
           const double* last = rows.as<double>() + (rows.rows() - 1) * rows.row_stride();
           for (std::int64_t v = 0; v < kTinyVocab; ++v) {
-            worst = std::max(worst, std::fabs(last[v] - logits.as<double>()[static_cast<std::int64_t>(s) * kTinyVocab + v]));
+            worst = std::max(
+                worst,
+                std::fabs(last[v] -
+                          logits.as<double>()[static_cast<std::int64_t>(s) * kTinyVocab + v]));
           }
         });
         CHECK(worst <= 1e-11);

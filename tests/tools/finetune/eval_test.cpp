@@ -18,8 +18,8 @@ TEST_CASE("info counts what an adapter would train") {
   CHECK(json["architecture"] == "DeepseekV3ForCausalLM");
   CHECK(json["trainable_parameters"] == 689664);
   CHECK(json["trainable_by_kind"]["experts"] == 552960);
-  const Outcome budget = finetune(
-      {"info", "--model", nano(), "--format", "json", "--trainable_budget", "3%"});
+  const Outcome budget =
+      finetune({"info", "--model", nano(), "--format", "json", "--trainable_budget", "3%"});
   const auto chosen = nlohmann::json::parse(budget.out);
   CHECK(chosen["lora_r"] == 2);
   CHECK(chosen["trainable_share"].get<double>() < 0.03);
@@ -36,8 +36,8 @@ TEST_CASE("eval: loss, exact match, choice, logits") {
   for (const std::string metric : {"loss", "exact_match", "choice"}) {
     CAPTURE(metric);
     const Outcome run =
-        finetune({"eval", "--model", nano(), "--dataset", (folder / "few.jsonl").string(), "--metric",
-                  metric, "--max_new_tokens", "12", "--format", "json", "--predictions",
+        finetune({"eval", "--model", nano(), "--dataset", (folder / "few.jsonl").string(),
+                  "--metric", metric, "--max_new_tokens", "12", "--format", "json", "--predictions",
                   (folder / (metric + ".jsonl")).string()});
     REQUIRE_MESSAGE(run.exit_code == 0, run.err);
     const auto json = nlohmann::json::parse(run.out);
@@ -49,8 +49,9 @@ TEST_CASE("eval: loss, exact match, choice, logits") {
     if (metric != "loss") CHECK(read_events(folder / (metric + ".jsonl")).size() == 20);
   }
   write_text(folder / "ids.jsonl", "{\"input_ids\": [0, 5, 9]}\n{\"input_ids\": [0, 7]}\n");
-  const Outcome dump = finetune({"eval", "--model", nano(), "--dataset", (folder / "ids.jsonl").string(),
-                                 "--dump_logits", (folder / "logits.safetensors").string()});
+  const Outcome dump =
+      finetune({"eval", "--model", nano(), "--dataset", (folder / "ids.jsonl").string(),
+                "--dump_logits", (folder / "logits.safetensors").string()});
   REQUIRE_MESSAGE(dump.exit_code == 0, dump.err);
   const auto file = ds::SafetensorsFile::open(folder / "logits.safetensors");
   const auto* info = file.find("logits");
@@ -69,9 +70,9 @@ TEST_CASE("generate streams text and takes messages") {
   write_text(folder / "messages.json",
              "[{\"role\": \"system\", \"content\": \"Be brief.\"},"
              " {\"role\": \"user\", \"content\": \"hello\"}]");
-  const Outcome chat =
-      finetune({"generate", "--model", nano(), "--messages", (folder / "messages.json").string(),
-                "--max_new_tokens", "8", "--format", "json", "--temperature", "0.8", "--seed", "3"});
+  const Outcome chat = finetune({"generate", "--model", nano(), "--messages",
+                                 (folder / "messages.json").string(), "--max_new_tokens", "8",
+                                 "--format", "json", "--temperature", "0.8", "--seed", "3"});
   CHECK_MESSAGE(chat.exit_code == 0, chat.err);
   const auto json = nlohmann::json::parse(chat.out);
   CHECK(json["tokens"].get<int>() >= 1);
@@ -84,7 +85,7 @@ TEST_CASE("a short run on the intent task lowers the held-out loss") {
   const auto intent = source_dir() / "examples" / "intent";
   const auto held_out = [&](const std::vector<std::string>& more) {
     std::vector<std::string> arguments{
-        "eval", "--model", nano(), "--dataset", (intent / "intent_test_300.jsonl").string(),
+        "eval",     "--model", nano(), "--dataset", (intent / "intent_test_300.jsonl").string(),
         "--format", "json"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     const Outcome run = finetune(arguments);
@@ -92,10 +93,10 @@ TEST_CASE("a short run on the intent task lowers the held-out loss") {
     return nlohmann::json::parse(run.out)["loss"].get<double>();
   };
   const std::string output = (folder / "out").string();
-  const Outcome run = finetune({"--model", nano(), "--dataset",
-                                (intent / "intent_train_500.jsonl").string(), "--output_dir", output,
-                                "--peft_method", "lora_plus", "--learning_rate", "5e-4",
-                                "--per_device_train_batch_size", "16", "--max_steps", "12"});
+  const Outcome run =
+      finetune({"--model", nano(), "--dataset", (intent / "intent_train_500.jsonl").string(),
+                "--output_dir", output, "--peft_method", "lora_plus", "--learning_rate", "5e-4",
+                "--per_device_train_batch_size", "16", "--max_steps", "12"});
   REQUIRE_MESSAGE(run.exit_code == 0, run.err);
   CHECK(held_out({"--adapter", output}) < held_out({}) - 2.0);
   fs::remove_all(folder);

@@ -26,7 +26,8 @@ inline void write_text(const std::filesystem::path& path, const std::string& tex
   std::ofstream(path, std::ios::binary) << text;
 }
 
-// A folder with model/ and rows.jsonl (pre-tokenised, 14 rows of 3 to 20 tokens), removed at the end.
+// A folder with model/ and rows.jsonl (pre-tokenised, 14 rows of 3 to 20 tokens), removed at the
+// end.
 class Fixture {
  public:
   explicit Fixture(const TinyModel& tiny = {}) : root_(make_temp_dir("finetune")) {
@@ -58,10 +59,18 @@ class Fixture {
   // Arguments of a short training run into `output`, followed by `more`.
   std::vector<std::string> train(const std::string& output,
                                  const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> arguments{"train",        "--model",         path("model"),
-                                       "--dataset",    path("rows.jsonl"), "--output_dir",
-                                       path(output),   "--threads",        "2",
-                                       "--lora_r",     "4",                "--learning_rate",
+    std::vector<std::string> arguments{"train",
+                                       "--model",
+                                       path("model"),
+                                       "--dataset",
+                                       path("rows.jsonl"),
+                                       "--output_dir",
+                                       path(output),
+                                       "--threads",
+                                       "2",
+                                       "--lora_r",
+                                       "4",
+                                       "--learning_rate",
                                        "1e-3"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;

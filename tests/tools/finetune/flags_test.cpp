@@ -57,9 +57,11 @@ TEST_CASE("wrong flags exit 2 and name the nearest") {
 
 TEST_CASE("hyphens and underscores, switches with and without a value") {
   const Fixture f;
-  for (const std::vector<std::string>& spelling :
-       {std::vector<std::string>{"--lora-r", "6"}, {"--lora_r=6"}, {"--lora-r=6", "--use_rslora"},
-        {"--lora_r", "6", "--use-rslora", "true"}, {"--lora_r", "6", "--use_rslora=false"}}) {
+  for (const std::vector<std::string>& spelling : {std::vector<std::string>{"--lora-r", "6"},
+                                                   {"--lora_r=6"},
+                                                   {"--lora-r=6", "--use_rslora"},
+                                                   {"--lora_r", "6", "--use-rslora", "true"},
+                                                   {"--lora_r", "6", "--use_rslora=false"}}) {
     std::vector<std::string> arguments{"info", "--model", f.path("model"), "--format", "json"};
     arguments.insert(arguments.end(), spelling.begin(), spelling.end());
     const Outcome info = finetune(arguments);
@@ -104,7 +106,8 @@ TEST_CASE("every flag of --help is in the man page, and the reverse") {
   for (const char* sub : {"train", "eval", "generate", "info"}) {
     const Outcome help = finetune({sub, "--help"});
     CHECK(help.exit_code == 0);
-    for (std::sregex_iterator it(help.out.begin(), help.out.end(), long_flag), end; it != end; ++it) {
+    for (std::sregex_iterator it(help.out.begin(), help.out.end(), long_flag), end; it != end;
+         ++it) {
       helped.insert((*it)[1]);
     }
   }
@@ -121,8 +124,8 @@ TEST_CASE("every flag of --help is in the man page, and the reverse") {
 
 TEST_CASE("what cannot be written to stdout is exit 4") {
   const Outcome full = finetune({"--help"}, {.in_child = [] {
-                                   const int full_device = ::open("/dev/full", O_WRONLY);
-                                   ::dup2(full_device, 1);
-                                 }});
+                                  const int full_device = ::open("/dev/full", O_WRONLY);
+                                  ::dup2(full_device, 1);
+                                }});
   CHECK(full.exit_code == 4);
 }

@@ -15,9 +15,7 @@ bool has(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-void expect_ok(const Outcome& outcome) {
-  CHECK_MESSAGE(outcome.exit_code == 0, outcome.err);
-}
+void expect_ok(const Outcome& outcome) { CHECK_MESSAGE(outcome.exit_code == 0, outcome.err); }
 
 // Arguments plus more.
 std::vector<std::string> plus(std::vector<std::string> arguments,
@@ -26,9 +24,16 @@ std::vector<std::string> plus(std::vector<std::string> arguments,
   return arguments;
 }
 
-const std::vector<std::string> kMixed{"--per_device_train_batch_size", "2",
-                                      "--gradient_accumulation_steps", "2", "--packing",
-                                      "--cutoff_len", "32", "--max_steps", "10", "--save_steps",
+const std::vector<std::string> kMixed{"--per_device_train_batch_size",
+                                      "2",
+                                      "--gradient_accumulation_steps",
+                                      "2",
+                                      "--packing",
+                                      "--cutoff_len",
+                                      "32",
+                                      "--max_steps",
+                                      "10",
+                                      "--save_steps",
                                       "5"};
 
 }  // namespace
@@ -103,8 +108,7 @@ TEST_CASE("10 steps = 5 + resume 5, byte for byte") {
         finetune(plus(arguments("resumed"), {"--resume_from_checkpoint", "latest"}));
     expect_ok(resumed);
     CHECK(has(resumed.err, "resuming at step 5 of 10"));
-    const char* weights =
-        method[1] == "full" ? "model.safetensors" : "adapter_model.safetensors";
+    const char* weights = method[1] == "full" ? "model.safetensors" : "adapter_model.safetensors";
     CHECK(read_text(f.root() / "straight" / weights) == read_text(f.root() / "resumed" / weights));
     for (const char* name : {"optimizer.safetensors", "state.json"}) {
       CHECK(read_text(f.root() / "straight" / "checkpoint-10" / name) ==
@@ -112,8 +116,8 @@ TEST_CASE("10 steps = 5 + resume 5, byte for byte") {
     }
     // Recomputing activations does not change a bit either.
     if (method[1] == "lora") {
-      expect_ok(finetune(plus(arguments("recomputed"), {"--activation_checkpointing", "full",
-                                                        "--overwrite_output_dir"})));
+      expect_ok(finetune(plus(arguments("recomputed"),
+                              {"--activation_checkpointing", "full", "--overwrite_output_dir"})));
       CHECK(read_text(f.root() / "straight" / weights) ==
             read_text(f.root() / "recomputed" / weights));
     }
@@ -125,10 +129,10 @@ TEST_CASE("a resume refuses what is not the same run") {
   const auto arguments = plus(f.train("out"), kMixed);
   expect_ok(finetune(arguments));
   const auto resume = [&](const std::string& checkpoint, const std::vector<std::string>& more) {
-    return finetune(plus(plus(f.train("out"), {"--per_device_train_batch_size", "2",
-                                               "--gradient_accumulation_steps", "2", "--packing",
-                                               "--cutoff_len", "32", "--max_steps", "12"}),
-                         plus({"--resume_from_checkpoint", checkpoint}, more)));
+    return finetune(plus(
+        plus(f.train("out"), {"--per_device_train_batch_size", "2", "--gradient_accumulation_steps",
+                              "2", "--packing", "--cutoff_len", "32", "--max_steps", "12"}),
+        plus({"--resume_from_checkpoint", checkpoint}, more)));
   };
   const Outcome finished = finetune(plus(arguments, {"--resume_from_checkpoint", "latest"}));
   CHECK(finished.exit_code == 3);
@@ -168,10 +172,12 @@ TEST_CASE("a resume refuses what is not the same run") {
 
 TEST_CASE("stages: boundaries, factors, targets, and a resume across an unfreeze") {
   const Fixture f;
-  const std::vector<std::string> staged{"--stage_steps", "3,6,9", "--stage_lr_factors", "1,0.5,0.1",
-                                        "--stage_targets", "attention;attention,experts;all",
-                                        "--lr_scheduler_type", "constant", "--save_steps", "0",
-                                        "--peft_method", "lora_plus"};
+  const std::vector<std::string> staged{"--stage_steps",       "3,6,9",
+                                        "--stage_lr_factors",  "1,0.5,0.1",
+                                        "--stage_targets",     "attention;attention,experts;all",
+                                        "--lr_scheduler_type", "constant",
+                                        "--save_steps",        "0",
+                                        "--peft_method",       "lora_plus"};
   expect_ok(finetune(f.train("straight", staged)));
   std::vector<double> rates;
   std::vector<int> stages;
@@ -210,16 +216,16 @@ TEST_CASE("stages: boundaries, factors, targets, and a resume across an unfreeze
   const Outcome curriculum =
       finetune(f.train("curriculum", {"--stage_steps", "2,4", "--stage_data", "curriculum"}));
   expect_ok(curriculum);
-  const Outcome wrong = finetune(f.train(
-      "wrong", {"--stage_steps", "2,4", "--stage_lr_factors", "1,0.5,0.1"}));
+  const Outcome wrong =
+      finetune(f.train("wrong", {"--stage_steps", "2,4", "--stage_lr_factors", "1,0.5,0.1"}));
   CHECK(wrong.exit_code == 2);
   CHECK(has(wrong.err, "2 stages"));
 }
 
 TEST_CASE("kill -9 at random moments: the newest checkpoint always loads, the result is the same") {
   const Fixture f;
-  const std::vector<std::string> busy{"--max_steps", "60", "--save_steps", "1", "--save_total_limit",
-                                      "2"};
+  const std::vector<std::string> busy{"--max_steps",        "60", "--save_steps", "1",
+                                      "--save_total_limit", "2"};
   expect_ok(finetune(f.train("straight", busy)));
   const ds::Rng rng(5, 5);
   int kills = 0;
@@ -237,7 +243,8 @@ TEST_CASE("kill -9 at random moments: the newest checkpoint always loads, the re
                     : plus(arguments, {"--overwrite_output_dir"});
     resumes += any ? 1 : 0;
     const Outcome run = finetune(
-        arguments, {.signal_after_ms = 30 + static_cast<int>(rng.bits(round) % 250), .signal = SIGKILL});
+        arguments,
+        {.signal_after_ms = 30 + static_cast<int>(rng.bits(round) % 250), .signal = SIGKILL});
     if (run.exit_code == 0) break;
     REQUIRE_MESSAGE(run.exit_code == 128 + SIGKILL, run.err);
     ++kills;
@@ -274,7 +281,8 @@ TEST_CASE("a full disk stops with exit 4 and keeps the last good checkpoint") {
   };
   const std::vector<std::string> saving{"--max_steps", "20", "--save_steps", "5"};
   expect_ok(finetune(f.train("whole", {"--max_steps", "5"})));
-  const auto optimizer = fs::file_size(f.root() / "whole" / "checkpoint-5" / "optimizer.safetensors");
+  const auto optimizer =
+      fs::file_size(f.root() / "whole" / "checkpoint-5" / "optimizer.safetensors");
   const Outcome full = finetune(f.train("out", saving), {.in_child = limited(optimizer / 2)});
   CHECK(full.exit_code == 4);
   CHECK(has(full.err, "error:"));
@@ -307,9 +315,9 @@ TEST_CASE("a damaged base is named, divergence is exit 1") {
   CHECK(has(damaged.err, "lines"));
 
   const Fixture good;
-  const Outcome diverged = finetune(good.train(
-      "out", {"--max_steps", "40", "--learning_rate", "1e30", "--lr_scheduler_type", "constant",
-              "--max_grad_norm", "0", "--save_steps", "1"}));
+  const Outcome diverged = finetune(
+      good.train("out", {"--max_steps", "40", "--learning_rate", "1e30", "--lr_scheduler_type",
+                         "constant", "--max_grad_norm", "0", "--save_steps", "1"}));
   CHECK(diverged.exit_code == 1);
   CHECK(has(diverged.err, "not finite"));
   CHECK(read_events(good.root() / "out" / "report.jsonl").back()["exit_code"] == 1);
