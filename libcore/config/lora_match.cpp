@@ -203,6 +203,26 @@ void check_settings(const LoraConfig& lora, const ModelConfig& model, Unmatched 
   }
 }
 
+// transformers 5 keeps a layer's experts in two parameters, experts.gate_up_proj and
+// experts.down_proj, and peft 0.21 names those (reference/formats.md 7.5).
+bool names_fused(const std::string& name) {
+  return leaf_of(name) == "gate_up_proj" || name == "down_proj" ||
+         name.ends_with("experts.down_proj");
+}
+
+// The fused parameter that holds this module, if the adapter names it; else empty. Gate and up then
+// both have the fused rank: they share A, and each has its half of B.
+std::string fused_parameter_of(const ModuleInfo& module, const LoraConfig& lora) {
+  if (module.kind != ModuleKind::kExperts) return "";
+  const std::string leaf = leaf_of(module.path) == "down_proj" ? "down_proj" : "gate_up_proj";
+  const std::string path =
+      "model.layers." + std::to_string(module.layer) + ".mlp.experts." + leaf;
+  for (const std::string& name : lora.target_parameters) {
+    if (names_fused(name) && (path == name || path.ends_with("." + name))) return path;
+  }
+  return "";
+}
+
 void check_names_used(const LoraConfig& lora, const std::vector<ModuleInfo>& modules) {
   const auto check = [&](const std::vector<std::string>& names, const char* what,
                          const char* suffix) {
@@ -217,20 +237,17 @@ void check_names_used(const LoraConfig& lora, const std::vector<ModuleInfo>& mod
     }
   };
   check(lora.target_modules, "target module", "");
-  check(lora.target_parameters, "target parameter", ".weight");
+  std::vector<std::string> parameters;
+  for (const std::string& name : lora.target_parameters) {
+    if (!names_fused(name)) parameters.push_back(name);
+  }
+  check(parameters, "target parameter", ".weight");
 }
 
 [[noreturn]] void refuse_no_match(const LoraConfig& lora, const std::vector<ModuleInfo>& modules) {
   std::vector<std::string> named = lora.target_modules;
   named.insert(named.end(), lora.target_parameters.begin(), lora.target_parameters.end());
   if (!lora.target_regex.empty()) named.push_back(lora.target_regex);
-  for (const std::string& name : lora.target_parameters) {
-    if (leaf_of(name) == "gate_up_proj" || name.find("experts.down_proj") != std::string::npos) {
-      throw Error(ExitCode::kBadInput,
-                  "target parameter '" + name + "' names experts fused into one tensor",
-                  "convert the adapter with: deepseek-convert adapter IN OUT --to peft");
-    }
-  }
   if (named.size() == 1 && lora.target_regex.empty()) {
     refuse_name(ExitCode::kBadInput, "target module", named.front(), modules);
   }
@@ -260,13 +277,14 @@ std::vector<LoraTarget> match_targets(const LoraConfig& lora, const ModelConfig&
     const bool as_module = matcher.matches(module);
     const std::string weight = module.path + ".weight";
     const bool as_parameter = parameters.find(weight) != nullptr;
-    if (!as_module && !as_parameter) continue;
+    const std::string fused = as_module ? "" : fused_parameter_of(module, lora);
+    if (!as_module && !as_parameter && fused.empty()) continue;
     if (as_module && as_parameter) {
       throw Error(ExitCode::kBadInput, "module " + module.path +
                                            " is named twice, by target_modules and by "
                                            "target_parameters");
     }
-    const std::string& key = as_module ? module.path : weight;
+    const std::string& key = as_module ? module.path : fused.empty() ? weight : fused;
     LoraTarget target;
     target.module = module;
     target.rank = ranks.find(key).value_or(lora.r);

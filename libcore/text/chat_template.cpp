@@ -2,368 +2,321 @@
 
 #include <fmt/format.h>
 
-#include <map>
-#include <nlohmann/json.hpp>
-
 #include "libcore/base/error.h"
-#include "libcore/base/hash.h"
+#include "libcore/text/chat_marks.h"
+#include "libcore/text/tools_block.h"
 
 namespace ds {
-
 namespace {
 
-constexpr std::string_view kUser = "<｜User｜>";
-constexpr std::string_view kAssistant = "<｜Assistant｜>";
-constexpr std::string_view kThink = "<think>";
-constexpr std::string_view kThinkEnd = "</think>";
-constexpr std::string_view kCallsBegin = "<｜tool▁calls▁begin｜>";
-constexpr std::string_view kCallsEnd = "<｜tool▁calls▁end｜>";
-constexpr std::string_view kCallBegin = "<｜tool▁call▁begin｜>";
-constexpr std::string_view kCallEnd = "<｜tool▁call▁end｜>";
-constexpr std::string_view kSep = "<｜tool▁sep｜>";
-constexpr std::string_view kOutputsBegin = "<｜tool▁outputs▁begin｜>";
-constexpr std::string_view kOutputsEnd = "<｜tool▁outputs▁end｜>";
-constexpr std::string_view kOutputBegin = "<｜tool▁output▁begin｜>";
-constexpr std::string_view kOutputEnd = "<｜tool▁output▁end｜>";
+using namespace marks;
 
-// The published V3.1 template (reference/formats.md section 13).
-constexpr std::string_view kV31Digest =
-    "45690185067ea25c073bff2d3e425a45ee2564d2bbf6cdf7d885e139d460b8e0";
-
-std::string after_first(const std::string& text, std::string_view mark) {
+std::string_view after_first(std::string_view text, std::string_view mark) {
   const std::size_t at = text.find(mark);
-  return at == std::string::npos ? text : text.substr(at + mark.size());
+  return at == std::string_view::npos ? text : text.substr(at + mark.size());
 }
 
-std::string after_last(const std::string& text, std::string_view mark) {
+std::string_view after_last(std::string_view text, std::string_view mark) {
   const std::size_t at = text.rfind(mark);
-  return at == std::string::npos ? text : text.substr(at + mark.size());
+  return at == std::string_view::npos ? text : text.substr(at + mark.size());
 }
 
-// The tools block of the V3.1 model card, appended to the system text (reference/text.md section
-// 5).
-std::string tools_block(const std::string& tools_json) {
-  const auto tools = nlohmann::ordered_json::parse(tools_json, nullptr, false);
-  if (!tools.is_array()) throw Error(ExitCode::kBadInput, "tools are not a JSON list");
-  std::string block = "## Tools\nYou have access to the following tools:\n";
-  for (const auto& tool : tools) {
-    const auto& function = tool.contains("function") ? tool["function"] : tool;
-    if (!function.is_object() || !function.contains("name") || !function["name"].is_string()) {
-      throw Error(ExitCode::kBadInput, "a tool has no name");
-    }
-    const std::string description =
-        function.contains("description") && function["description"].is_string()
-            ? function["description"].get<std::string>()
-            : "";
-    const auto parameters =
-        function.contains("parameters") ? function["parameters"] : nlohmann::ordered_json::object();
-    block += fmt::format("\n### {}\nDescription: {}\n\nParameters: {}\n",
-                         function["name"].get<std::string>(), description,
-                         python_json(parameters, true));
-  }
-  block += fmt::format(
-      "\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n"
-      "{}{}tool_call_name{}tool_call_arguments{}{{{{additional_tool_calls}}}}{}\n\n"
-      "Where:\n"
-      "- `tool_call_name` must be an exact match to one of the available tools\n"
-      "- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters "
-      "Schema\n"
-      "- For multiple tool calls, chain them directly without separators or spaces",
-      kCallsBegin, kCallBegin, kSep, kCallEnd, kCallsEnd);
-  return block;
-}
-
-// One conversation being rendered; the flags are the templates' own.
+// One conversation being rendered; the flags are those of the templates.
 class Renderer {
  public:
   Renderer(const Conversation& conversation, const RenderOptions& options)
-      : conversation_(conversation), options_(options) {
-    for (std::size_t i = 0; i < conversation.messages.size(); ++i) {
-      if (conversation.messages[i].role == Role::kAssistant) last_assistant_ = i;
+      : messages_(conversation.messages), options_(options) {
+    for (std::size_t i = 0; i < messages_.size(); ++i) {
+      if (messages_[i].role == Role::kAssistant) last_assistant_ = i;
     }
+    add(options.bos);
+    if (options.kind == ChatTemplate::kV2) {
+      if (!conversation.tools_json.empty()) refuse_tools();
+      return;
+    }
+    std::string system;
+    bool first = true;
+    for (std::size_t i = 0; i < messages_.size(); ++i) {
+      if (messages_[i].role != Role::kSystem) continue;
+      if (!first) system += "\n\n";
+      system += content(i);
+      first = false;
+    }
+    if (!conversation.tools_json.empty()) {
+      if (options.kind != ChatTemplate::kV31) refuse_tools();
+      if (!system.empty()) system += "\n\n";
+      system += tools_block(conversation.tools_json);
+    }
+    add(system);
   }
 
   RenderedChat run() {
-    add(options_.bos);
-    add(system_text());
-    for (std::size_t i = 0; i < conversation_.messages.size(); ++i) message(i);
+    for (std::size_t i = 0; i < messages_.size(); ++i) {
+      switch (options_.kind) {
+        case ChatTemplate::kV2:
+          message_v2(i);
+          break;
+        case ChatTemplate::kV3:
+        case ChatTemplate::kR1:
+          message_v3(i);
+          break;
+        case ChatTemplate::kV31:
+          message_v31(i);
+      }
+    }
     finish();
     return std::move(chat_);
   }
 
  private:
+  struct Thought {
+    std::string_view reasoning;
+    std::string_view answer;
+  };
+
+  [[noreturn]] void refuse_tools() const {
+    throw Error(ExitCode::kBadInput,
+                fmt::format("the {} template has no tools block, no tools are needed",
+                            chat_template_name(options_.kind)),
+                "Remove the tools, or use the v3.1 template.");
+  }
+  [[noreturn]] void refuse(std::size_t i, std::string_view what) const {
+    throw Error(ExitCode::kBadInput, fmt::format("message {}: {} (template {})", i + 1, what,
+                                                 chat_template_name(options_.kind)));
+  }
+
+  const std::string& content(std::size_t i) const {
+    if (!messages_[i].content) refuse(i, "content is null, a text is needed");
+    return *messages_[i].content;
+  }
+
   void add(std::string_view text) { chat_.text += text; }
-  bool v2() const { return options_.kind == ChatTemplate::kV2; }
-  bool v31() const { return options_.kind == ChatTemplate::kV31; }
-
-  std::string system_text() const {
-    std::string text;
-    bool first = true;
-    for (const Message& message : conversation_.messages) {
-      if (message.role != Role::kSystem) continue;
-      text += (first ? "" : "\n\n") + content_of(message);
-      first = false;
+  // The assistant's own words of message i.
+  void add_own(std::size_t i, std::string_view text) {
+    if (text.empty()) return;
+    if (chat_.assistant.empty() || chat_.assistant.back().message != i) {
+      chat_.assistant.push_back({chat_.text.size(), 0, i});
     }
-    if (!conversation_.tools_json.empty()) {
-      if (v2()) throw Error(ExitCode::kBadInput, "the V2 chat template has no tools");
-      text += (text.empty() ? "" : "\n\n") + tools_block(conversation_.tools_json);
-    }
-    if (v2() && !text.empty()) text += "\n\n";
-    return text;
-  }
-
-  static std::string content_of(const Message& message) { return message.content.value_or(""); }
-
-  // The assistant's own words of message i; what the loss is taken on.
-  void add_own(std::size_t i, const std::string& text) {
-    const std::size_t begin = chat_.text.size();
     add(text);
-    if (!chat_.assistant.empty() && chat_.assistant.back().message == i) {
-      chat_.assistant.back().end = chat_.text.size();
+    chat_.assistant.back().end = chat_.text.size();
+  }
+  // A marker that a prompt ends with: the assistant's own only when no prompt would give it.
+  void add_opening(std::size_t i, std::string_view text, bool prompted) {
+    if (prompted) {
+      add(text);
     } else {
-      chat_.assistant.push_back({begin, chat_.text.size(), i});
+      add_own(i, text);
     }
   }
 
-  void message(std::size_t i) {
-    const Message& m = conversation_.messages[i];
-    switch (m.role) {
+  // Reasoning and answer of the turn that is trained with its reasoning; nullopt: another turn.
+  std::optional<Thought> thought_of(std::size_t i) const {
+    if (!options_.keep_last_reasoning || i != last_assistant_) return std::nullopt;
+    const Message& message = messages_[i];
+    const std::string_view text = message.content ? std::string_view(*message.content) : "";
+    const bool r1 = options_.kind == ChatTemplate::kR1;
+    if (!r1 && options_.kind != ChatTemplate::kV31) {
+      if (message.reasoning) refuse(i, "there is no form for reasoning");
+      return std::nullopt;
+    }
+    if (message.reasoning) return Thought{*message.reasoning, text};
+    const std::size_t end = r1 ? text.rfind(kThinkEnd) : text.find(kThinkEnd);
+    if (end == std::string_view::npos) return std::nullopt;
+    Thought thought{text.substr(0, end), text.substr(end + kThinkEnd.size())};
+    if (thought.reasoning.starts_with(kThink)) thought.reasoning.remove_prefix(kThink.size());
+    if (r1) {
+      if (thought.reasoning.starts_with('\n')) thought.reasoning.remove_prefix(1);
+      if (thought.reasoning.ends_with('\n')) thought.reasoning.remove_suffix(1);
+      for (int k = 0; k < 2 && thought.answer.starts_with('\n'); ++k) {
+        thought.answer.remove_prefix(1);
+      }
+    }
+    return thought;
+  }
+
+  void message_v2(std::size_t i) {
+    switch (messages_[i].role) {
+      case Role::kSystem:
+        add(content(i));
+        add("\n\n");
+        return;
+      case Role::kUser:
+        add("User: ");
+        add(content(i));
+        add("\n\n");
+        return;
+      case Role::kTool:
+        refuse(i, "there is no form for tool results");
+      case Role::kAssistant:
+        break;
+    }
+    if (!messages_[i].tool_calls.empty()) refuse(i, "there is no form for tool calls");
+    thought_of(i);
+    add("Assistant:");
+    add_own(i, " ");  // the generation prompt has no space after the colon
+    add_own(i, content(i));
+    add_own(i, options_.eos);
+  }
+
+  // V3 and R1. Of their flags is_first and is_output_first are never set back, so that a second
+  // turn with calls continues the first; calls beside content are dropped; calls are closed only
+  // from the second one on.
+  void message_v3(std::size_t i) {
+    const Message& message = messages_[i];
+    switch (message.role) {
       case Role::kSystem:
         return;
       case Role::kUser:
         is_tool_ = false;
-        if (v31()) in_calls_ = false;
-        last_user_ = true;
-        add(v2() ? "User: " : kUser);
-        add(content_of(m));
-        if (v2()) add("\n\n");
+        add(kUser);
+        add(content(i));
         return;
       case Role::kTool:
-        return tool(m, i);
+        is_tool_ = true;
+        add(is_output_first_ ? kOutputsBegin : "\n");
+        is_output_first_ = false;
+        add(kOutputBegin);
+        add(content(i));
+        add(kOutputEnd);
+        return;
       case Role::kAssistant:
-        if (v2()) {
-          add("Assistant:");
-          add_own(i, " " + content_of(m) + options_.eos);
-        } else if (v31()) {
-          assistant_v31(m, i);
-        } else {
-          assistant_v3(m, i);
-        }
-        last_user_ = false;
+        break;
     }
-  }
-
-  void tool(const Message& m, std::size_t i) {
-    if (v2()) {
-      throw Error(ExitCode::kBadInput,
-                  fmt::format("message {}: the V2 chat template has no tool results", i));
-    }
-    last_user_ = false;
-    is_tool_ = true;
-    if (!v31()) {
-      add(outputs_begun_ ? "\n" : kOutputsBegin);
-      outputs_begun_ = true;
-    }
-    add(kOutputBegin);
-    add(content_of(m));
-    add(kOutputEnd);
-  }
-
-  // Reasoning and answer of the turn that is trained with its reasoning; false for every other
-  // turn.
-  bool split_reasoning(const Message& m, std::size_t i, std::string& reasoning,
-                       std::string& answer) const {
-    if (!options_.keep_last_reasoning || i != last_assistant_) return false;
-    const std::string content = content_of(m);
-    const std::size_t end = content.find(kThinkEnd);
-    if (m.reasoning && !m.reasoning->empty()) {
-      reasoning = *m.reasoning;
-      answer = content;
-      return true;
-    }
-    if (end == std::string::npos) return false;
-    reasoning = content.substr(0, end);
-    if (reasoning.rfind(kThink, 0) == 0) reasoning.erase(0, kThink.size());
-    answer = content.substr(end + kThinkEnd.size());
-    return true;
-  }
-
-  void assistant_v31(const Message& m, std::size_t i) {
-    if (!m.tool_calls.empty()) {
-      if (last_user_) add(std::string(kAssistant) + std::string(kThinkEnd));
+    const std::optional<Thought> thought = thought_of(i);
+    if (!message.content) {
       is_tool_ = false;
-      std::string text = content_of(m) + std::string(kCallsBegin);
-      for (const ToolCall& call : m.tool_calls) {
-        text += std::string(kCallBegin) + call.name + std::string(kSep) + call.arguments +
-                std::string(kCallEnd);
-      }
-      add_own(i, text + std::string(kCallsEnd) + options_.eos);
+      for (const ToolCall& call : message.tool_calls) call_v3(i, call, thought);
       return;
     }
-    std::string reasoning;
-    std::string answer;
-    const bool thought = last_user_ && split_reasoning(m, i, reasoning, answer);
-    if (last_user_) {
-      add(kAssistant);
-      add(thought || (m.prefix && options_.thinking) ? kThink : kThinkEnd);
-    }
+    const bool after_tool = is_tool_;
+    is_tool_ = false;
+    add(after_tool ? kOutputsEnd : kAssistant);
     if (thought) {
-      add_own(i, reasoning + std::string(kThinkEnd) + answer + options_.eos);
-    } else if (is_tool_) {
-      add_own(i, content_of(m) + options_.eos);
-      is_tool_ = false;
+      add_thought_v3(i, *thought, !after_tool);
+      add_own(i, thought->answer);
+    } else if (options_.kind == ChatTemplate::kR1 && !after_tool) {
+      add_own(i, after_last(*message.content, kThinkEnd));
     } else {
-      add_own(i, after_first(content_of(m), kThinkEnd) + options_.eos);
+      add_own(i, *message.content);
     }
+    add_own(i, options_.eos);
   }
 
-  // V3 and R1. Their templates drop the calls of a message with content, and close the calls only
-  // from the second one on; both are reproduced (reference/text.md section 4).
-  void assistant_v3(const Message& m, std::size_t i) {
-    if (!m.content) {
-      is_tool_ = false;
-      for (const ToolCall& call : m.tool_calls) {
-        std::string text = in_calls_ ? "\n" : std::string(kCallsBegin);
-        text += std::string(kCallBegin) + "function" + std::string(kSep) + call.name +
-                "\n```json\n" + call.arguments + "\n```" + std::string(kCallEnd);
-        if (in_calls_) {
-          text += std::string(kCallsEnd) + options_.eos;
-        } else {
-          add(kAssistant);
-        }
-        in_calls_ = true;
-        add_own(i, text);
+  void add_thought_v3(std::size_t i, const Thought& thought, bool prompted) {
+    add_opening(i, kThink, prompted);
+    add_opening(i, "\n", prompted);
+    add_own(i, thought.reasoning);
+    add_own(i, "\n");
+    add_own(i, kThinkEnd);
+    add_own(i, "\n\n");
+  }
+
+  void call_v3(std::size_t i, const ToolCall& call, const std::optional<Thought>& thought) {
+    const bool first = !is_first_;
+    is_first_ = true;
+    if (first) {
+      add(kAssistant);
+      if (thought) add_thought_v3(i, *thought, true);
+    }
+    add_own(i, first ? kCallsBegin : "\n");
+    for (const std::string_view part :
+         {kCallBegin, std::string_view("function"), kSeparator, std::string_view(call.name),
+          std::string_view("\n```json\n"), std::string_view(call.arguments),
+          std::string_view("\n```"), kCallEnd}) {
+      add_own(i, part);
+    }
+    if (first) return;
+    add_own(i, kCallsEnd);
+    add_own(i, options_.eos);
+  }
+
+  void message_v31(std::size_t i) {
+    const Message& message = messages_[i];
+    switch (message.role) {
+      case Role::kSystem:
+        return;
+      case Role::kUser:
+        is_tool_ = false;
+        is_last_user_ = true;
+        add(kUser);
+        add(content(i));
+        return;
+      case Role::kTool:
+        is_last_user_ = false;
+        is_tool_ = true;
+        add(kOutputBegin);
+        add(content(i));
+        add(kOutputEnd);
+        return;
+      case Role::kAssistant:
+        break;
+    }
+    const std::optional<Thought> thought = thought_of(i);
+    const bool calls = !message.tool_calls.empty();
+    if (is_last_user_) add(kAssistant);
+    if (thought) {
+      add_opening(i, kThink, is_last_user_);
+      add_own(i, thought->reasoning);
+      add_own(i, kThinkEnd);
+      add_own(i, thought->answer);
+    } else {
+      const bool prefix = message.prefix && options_.thinking && !calls;
+      if (is_last_user_) add(prefix ? kThink : kThinkEnd);
+      if (calls) {
+        if (message.content) add_own(i, *message.content);
+      } else {
+        add_own(i, is_tool_ ? content(i) : after_first(content(i), kThinkEnd));
       }
-      return;
     }
-    if (is_tool_) {
-      add(kOutputsEnd);
-      add_own(i, *m.content + options_.eos);
-      is_tool_ = false;
-      return;
+    is_last_user_ = false;
+    is_tool_ = false;
+    if (calls) calls_v31(i);
+    add_own(i, options_.eos);
+  }
+
+  void calls_v31(std::size_t i) {
+    add_own(i, kCallsBegin);
+    for (const ToolCall& call : messages_[i].tool_calls) {
+      for (const std::string_view part : {kCallBegin, std::string_view(call.name), kSeparator,
+                                          std::string_view(call.arguments), kCallEnd}) {
+        add_own(i, part);
+      }
     }
-    add(kAssistant);
-    std::string reasoning;
-    std::string answer;
-    const bool r1 = options_.kind == ChatTemplate::kR1;
-    if (r1 && split_reasoning(m, i, reasoning, answer)) {
-      const auto stripped = [](std::string text) {
-        while (!text.empty() && text.front() == '\n') text.erase(text.begin());
-        while (!text.empty() && text.back() == '\n') text.pop_back();
-        return text;
-      };
-      add(std::string(kThink) + "\n");
-      add_own(i, stripped(reasoning) + "\n" + std::string(kThinkEnd) + "\n\n" + stripped(answer) +
-                     options_.eos);
-      return;
-    }
-    add_own(i, (r1 ? after_last(*m.content, kThinkEnd) : *m.content) + options_.eos);
+    add_own(i, kCallsEnd);
   }
 
   void finish() {
-    if (v2()) {
-      if (options_.add_generation_prompt) add("Assistant:");
-      return;
-    }
-    if (v31()) {
-      if (options_.add_generation_prompt && last_user_ && !is_tool_) {
+    switch (options_.kind) {
+      case ChatTemplate::kV2:
+        if (options_.add_generation_prompt) add("Assistant:");
+        return;
+      case ChatTemplate::kV31:
+        if (!options_.add_generation_prompt || !is_last_user_) return;
         add(kAssistant);
         add(options_.thinking ? kThink : kThinkEnd);
-      }
-      return;
+        return;
+      case ChatTemplate::kV3:
+      case ChatTemplate::kR1:
+        break;
     }
     if (is_tool_) add(kOutputsEnd);
-    if (options_.add_generation_prompt && !is_tool_) {
-      add(kAssistant);
-      if (options_.kind == ChatTemplate::kR1) add(std::string(kThink) + "\n");
+    if (!options_.add_generation_prompt || is_tool_) return;
+    add(kAssistant);
+    if (options_.kind == ChatTemplate::kR1) {
+      add(kThink);
+      add("\n");
     }
   }
 
-  const Conversation& conversation_;
+  const std::vector<Message>& messages_;
   const RenderOptions& options_;
   RenderedChat chat_;
   std::size_t last_assistant_ = 0;
   bool is_tool_ = false;
-  bool last_user_ = false;
-  bool in_calls_ = false;       // V3, R1: is_first
-  bool outputs_begun_ = false;  // V3, R1: not is_output_first
+  bool is_last_user_ = false;    // V3.1
+  bool is_first_ = false;        // V3, R1: a call has been printed
+  bool is_output_first_ = true;  // V3, R1: no result has been printed
 };
-
-void append_escaped(std::string& out, const std::string& text, bool ensure_ascii) {
-  out += '"';
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    switch (c) {
-      case '"':
-        out += "\\\"";
-        continue;
-      case '\\':
-        out += "\\\\";
-        continue;
-      case '\n':
-        out += "\\n";
-        continue;
-      case '\r':
-        out += "\\r";
-        continue;
-      case '\t':
-        out += "\\t";
-        continue;
-      case '\b':
-        out += "\\b";
-        continue;
-      case '\f':
-        out += "\\f";
-        continue;
-      default:
-        break;
-    }
-    if (c < 0x20) {
-      out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-    } else if (c < 0x80 || !ensure_ascii) {
-      out += text[i];
-    } else {
-      const std::size_t length = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
-      std::uint32_t code = c & (0xffu >> (length + 1));
-      for (std::size_t k = 1; k < length && i + 1 < text.size(); ++k) {
-        code = code << 6 | (static_cast<unsigned char>(text[++i]) & 0x3fu);
-      }
-      if (code >= 0x10000) {
-        code -= 0x10000;
-        out += fmt::format("\\u{:04x}\\u{:04x}", 0xd800u + (code >> 10), 0xdc00u + (code & 0x3ffu));
-      } else {
-        out += fmt::format("\\u{:04x}", code);
-      }
-    }
-  }
-  out += '"';
-}
-
-void append_json(std::string& out, const nlohmann::ordered_json& value, bool ensure_ascii) {
-  if (value.is_object()) {
-    out += '{';
-    bool first = true;
-    for (const auto& [key, child] : value.items()) {
-      if (!first) out += ", ";
-      first = false;
-      append_escaped(out, key, ensure_ascii);
-      out += ": ";
-      append_json(out, child, ensure_ascii);
-    }
-    out += '}';
-  } else if (value.is_array()) {
-    out += '[';
-    for (std::size_t i = 0; i < value.size(); ++i) {
-      if (i > 0) out += ", ";
-      append_json(out, value[i], ensure_ascii);
-    }
-    out += ']';
-  } else if (value.is_string()) {
-    append_escaped(out, value.get_ref<const std::string&>(), ensure_ascii);
-  } else {
-    out += value.dump();
-  }
-}
 
 }  // namespace
 
@@ -376,9 +329,9 @@ std::string_view chat_template_name(ChatTemplate kind) {
     case ChatTemplate::kR1:
       return "r1";
     case ChatTemplate::kV31:
-      return "v3.1";
+      break;
   }
-  return "";
+  return "v3.1";
 }
 
 std::optional<ChatTemplate> parse_chat_template(std::string_view name) {
@@ -389,27 +342,8 @@ std::optional<ChatTemplate> parse_chat_template(std::string_view name) {
   return std::nullopt;
 }
 
-std::optional<ChatTemplate> detect_chat_template(std::string_view text) {
-  if (sha256(text) == kV31Digest) return ChatTemplate::kV31;
-  const auto has = [text](std::string_view mark) {
-    return text.find(mark) != std::string_view::npos;
-  };
-  if (has(kUser) && has("is_last_user") && has(kThinkEnd)) return ChatTemplate::kV31;
-  if (has(kUser) && has(kOutputsBegin)) {
-    return has(kThinkEnd) ? ChatTemplate::kR1 : ChatTemplate::kV3;
-  }
-  if (has("User: ") && has("Assistant:")) return ChatTemplate::kV2;
-  return std::nullopt;
-}
-
 RenderedChat render_chat(const Conversation& conversation, const RenderOptions& options) {
   return Renderer(conversation, options).run();
-}
-
-std::string python_json(const nlohmann::ordered_json& value, bool ensure_ascii) {
-  std::string out;
-  append_json(out, value, ensure_ascii);
-  return out;
 }
 
 }  // namespace ds

@@ -9,8 +9,6 @@
 namespace ds {
 namespace {
 
-bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-
 bool is_scalar(char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == '-' || c == '+' || c == '.' ||
          c == 'E';
@@ -23,23 +21,7 @@ void JsonScan::fail(const std::string& found_and_needed) const {
               "The file is damaged or cut short; download it again.");
 }
 
-void JsonScan::skip_space() {
-  while (at_ < text_.size() && is_space(text_[at_])) ++at_;
-}
-
-char JsonScan::peek() {
-  skip_space();
-  return at_ < text_.size() ? text_[at_] : '\0';
-}
-
-bool JsonScan::consume(char token) {
-  if (peek() != token) return false;
-  ++at_;
-  return true;
-}
-
-void JsonScan::expect(char token) {
-  if (consume(token)) return;
+void JsonScan::fail_expected(char token) const {
   if (at_ >= text_.size()) fail(fmt::format("the end of the text, '{}' is needed", token));
   fail(fmt::format("0x{:02x}, '{}' is needed", static_cast<unsigned char>(text_[at_]), token));
 }

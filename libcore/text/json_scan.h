@@ -15,11 +15,20 @@ class JsonScan {
   JsonScan(std::string_view text, std::string name) : text_(text), name_(std::move(name)) {}
 
   // The first byte of the next token, 0 at the end of the text.
-  char peek();
+  char peek() {
+    skip_space();
+    return at_ < text_.size() ? text_[at_] : '\0';
+  }
   // Steps over `token`, which must come next.
-  void expect(char token);
+  void expect(char token) {
+    if (!consume(token)) fail_expected(token);
+  }
   // Steps over `token` if it comes next.
-  bool consume(char token);
+  bool consume(char token) {
+    if (peek() != token) return false;
+    ++at_;
+    return true;
+  }
   // A string without its quotes and escapes. The view points into the text, or into `scratch` when
   // the string has escapes; lone surrogates become U+FFFD.
   std::string_view string(std::string& scratch);
@@ -35,7 +44,11 @@ class JsonScan {
   [[noreturn]] void fail(const std::string& found_and_needed) const;
 
  private:
-  void skip_space();
+  static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+  void skip_space() {
+    while (at_ < text_.size() && is_space(text_[at_])) ++at_;
+  }
+  [[noreturn]] void fail_expected(char token) const;
   void skip_string();
   void skip_scalar();
   std::string_view escaped_string(std::size_t begin, std::string& scratch);

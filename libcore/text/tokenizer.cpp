@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <mutex>
 #include <utility>
 
@@ -12,6 +10,7 @@
 #include "libcore/base/mapped_file.h"
 #include "libcore/base/utf8.h"
 #include "libcore/text/added_tokens.h"
+#include "libcore/text/byte_map.h"
 #include "libcore/text/tokenizer_file.h"
 #include "libcore/text/white_space.h"
 
@@ -116,7 +115,17 @@ struct Tokenizer::Impl {
     pad = id(config.pad);
   }
 
-  // `sink` has token(id, begin, end) and word(bytes, ids, begin): see the two below.
+  // The token that is these bytes, -1: none.
+  std::int32_t token_of_bytes(std::string_view bytes) const {
+    std::string text;
+    for (const char byte : bytes) {
+      append_utf8(text, byte_code_points()[static_cast<unsigned char>(byte)]);
+    }
+    return file.vocabulary.find(text);
+  }
+
+  // A sink takes added tokens with token() and pre-tokens with word(), after their ids were
+  // appended to word_ids().
   template <typename Sink>
   void encode(std::string_view text, Scratch& scratch, Sink& sink) const;
   template <typename Sink, typename Rest>
@@ -243,7 +252,7 @@ void Tokenizer::Impl::encode_valid(std::string_view text, std::size_t begin, std
       word = scratch.prefixed;
     }
     std::vector<std::int32_t>& ids = sink.word_ids(scratch.ids);
-    const std::int32_t whole = file.ignore_merges ? file.find_bytes(word) : -1;
+    const std::int32_t whole = file.ignore_merges ? token_of_bytes(word) : -1;
     if (whole >= 0) {
       ids.push_back(whole);
     } else {
@@ -265,16 +274,16 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
   const MappedFile config = map_if_there(folder / "tokenizer_config.json");
   const MappedFile jinja = map_if_there(folder / "chat_template.jinja");
   TokenizerFile file = parse_tokenizer_file(view(json), path.string());
-  TokenizerConfig parsed =
-      parse_tokenizer_config(view(config), view(jinja), file.vocabulary,
-                             (folder / "tokenizer_config.json").string());
+  TokenizerConfig parsed = parse_tokenizer_config(view(config), view(jinja), file.vocabulary,
+                                                  (folder / "tokenizer_config.json").string());
   return Tokenizer(std::make_unique<Impl>(std::move(file), std::move(parsed)));
 }
 
-Tokenizer Tokenizer::parse(std::string_view json, std::string_view config, std::string_view jinja) {
-  TokenizerFile file = parse_tokenizer_file(json, "tokenizer.json");
+Tokenizer Tokenizer::parse(std::string_view json, const std::string& name, std::string_view config,
+                           std::string_view jinja) {
+  TokenizerFile file = parse_tokenizer_file(json, name);
   TokenizerConfig parsed =
-      parse_tokenizer_config(config, jinja, file.vocabulary, "tokenizer_config.json");
+      parse_tokenizer_config(config, jinja, file.vocabulary, "tokenizer_config.json of " + name);
   return Tokenizer(std::make_unique<Impl>(std::move(file), std::move(parsed)));
 }
 

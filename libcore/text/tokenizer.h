@@ -34,17 +34,17 @@ class Tokenizer {
   // Throws Error(kBadInput): "tokenizer kind not supported" (SentencePiece, tiktoken, Unigram, ...:
   // named), a broken or unsupported field (named); Error(kIo): no tokenizer file.
   static Tokenizer load(const std::filesystem::path& folder);
-  // The same from texts; `config` and `jinja` may be empty. Messages call them tokenizer.json and
-  // tokenizer_config.json.
-  static Tokenizer parse(std::string_view json, std::string_view config,
+  // The same from texts; `name` stands for tokenizer.json in messages, `config` and `jinja` may be
+  // empty.
+  static Tokenizer parse(std::string_view json, const std::string& name, std::string_view config,
                          std::string_view jinja = {});
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
   // Ids of `text`. Adds no BOS or EOS; added tokens in the text are recognised. Bytes that are not
-  // UTF-8 become the tokens of the single bytes. Throws Error(kBadInput) for 4 GiB or more, and when
-  // a pattern of the file needs too many steps.
+  // UTF-8 become the tokens of the single bytes. Throws Error(kBadInput) for 4 GiB or more, and
+  // when a pattern of the file needs too many steps.
   std::vector<std::int32_t> encode(std::string_view text) const;
   // The same with the byte range of each token. The ranges are in order; together they are the
   // whole text (unless a pre-tokenizer step of the file removes some).

@@ -37,8 +37,8 @@ std::string read_template(const json& config, TokenizerConfig& result, const std
   if (found == config.end() || found->is_null()) return "";
   if (found->is_string()) return found->get<std::string>();
   if (!found->is_array()) {
-    refuse(name, fmt::format("chat_template is {}, a text or a list is needed",
-                             found->type_name()));
+    refuse(name,
+           fmt::format("chat_template is {}, a text or a list is needed", found->type_name()));
   }
   const json* chosen = nullptr;
   for (const json& entry : *found) {
@@ -85,10 +85,11 @@ void note_class(const json& config, TokenizerConfig& result, const std::string& 
   if (found == config.end() || !found->is_string()) return;
   const auto& type = found->get_ref<const std::string&>();
   if (type != "LlamaTokenizer" && type != "LlamaTokenizerFast") return;
-  result.notes.push_back(fmt::format(
-      "{}: tokenizer_class {} stands for SentencePiece, but tokenizer.json is byte-level BPE and is "
-      "followed",
-      name, type));
+  result.notes.push_back(
+      fmt::format("{}: tokenizer_class {} stands for SentencePiece, but tokenizer.json is "
+                  "byte-level BPE and is "
+                  "followed",
+                  name, type));
 }
 
 }  // namespace
@@ -116,15 +117,15 @@ TokenizerConfig parse_tokenizer_config(std::string_view config, std::string_view
     check_added(value, vocabulary, name);
     note_class(value, result, name);
     if (result.pad && result.pad == result.eos) {
-      result.notes.push_back(
-          fmt::format("{}: pad_token is eos_token (\"{}\"); padding is tracked by length", name,
-                      *result.pad));
+      result.notes.push_back(fmt::format(
+          "{}: pad_token is eos_token (\"{}\"); padding is tracked by length", name, *result.pad));
     }
     result.chat_template = read_template(value, result, name);
   }
   if (!jinja.empty()) {
     if (!result.chat_template.empty() && result.chat_template != jinja) {
-      result.notes.push_back(name + ": chat_template differs from chat_template.jinja, which is used");
+      result.notes.push_back(name +
+                             ": chat_template differs from chat_template.jinja, which is used");
     }
     result.chat_template = std::string(jinja);
   }

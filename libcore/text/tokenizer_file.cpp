@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "libcore/base/error.h"
+#include "libcore/base/format.h"
 #include "libcore/base/json.h"
 #include "libcore/base/utf8.h"
 #include "libcore/text/byte_map.h"
@@ -16,13 +18,15 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// The small parts of the file become documents, the vocabulary and the merges stay text.
+// The small parts of the file become documents; the vocabulary is read where it stands, the merges
+// after it.
 struct Parts {
   Json small = Json::object();  // top-level members but model and added_tokens
   Json added = Json::array();
   Json model = Json::object();  // members of model but vocab and merges
-  std::optional<std::size_t> vocab;  // offset of the value
-  std::optional<std::size_t> merges;
+  std::optional<Vocabulary> vocabulary;
+  bool other_vocab = false;           // vocab is no object, as other model types have it
+  std::optional<std::size_t> merges;  // offset of the value
 };
 
 [[noreturn]] void refuse(const std::string& name, const std::string& what) {
@@ -65,24 +69,101 @@ void read_array(JsonScan& scan, Element&& element) {
   scan.expect(']');
 }
 
-void put(Json& object, std::string_view key, Json value, const std::string& where) {
+void put(Json& object, const std::string& key, Json value, const std::string& where) {
   if (object.contains(key)) refuse(where, fmt::format("\"{}\" stands twice", key));
-  object[std::string(key)] = std::move(value);
+  object[key] = std::move(value);
+}
+
+void add_token(Vocabulary& vocabulary, std::string_view text, std::int32_t id,
+               const std::string& where) {
+  switch (vocabulary.add(text, id)) {
+    case Vocabulary::Added::kYes:
+      return;
+    case Vocabulary::Added::kTextTaken:
+      refuse(where, fmt::format("{} has the ids {} and {}, one is needed", quote_text(text),
+                                vocabulary.find(text), id));
+    case Vocabulary::Added::kIdTaken:
+      refuse(where, fmt::format("{} has the id {} of {}", quote_text(text), id,
+                                quote_text(vocabulary.text(id))));
+    case Vocabulary::Added::kBadId:
+      if (text.empty()) refuse(where, fmt::format("the token {} is the empty text", id));
+      refuse(where, fmt::format("{} has the id {}, out of all proportion to the size of the file",
+                                quote_text(text), id));
+  }
+}
+
+// Texts on their way into the vocabulary: kept for a while so that the memory they go to can be
+// fetched ahead.
+class VocabularyBatch {
+ public:
+  VocabularyBatch(Vocabulary& vocabulary, std::string where)
+      : vocabulary_(vocabulary), where_(std::move(where)) {}
+
+  void add(std::string_view text, std::int32_t id) {
+    entries_[count_] = {texts_.size(), text.size(), id};
+    texts_ += text;
+    vocabulary_.prefetch(text);
+    if (++count_ == entries_.size()) flush();
+  }
+  void flush() {
+    for (std::size_t i = 0; i < count_; ++i) {
+      const Entry& entry = entries_[i];
+      const std::string_view text = std::string_view(texts_).substr(entry.begin, entry.size);
+      const std::size_t before = vocabulary_.tokens();
+      add_token(vocabulary_, text, entry.id, where_);
+      if (vocabulary_.tokens() == before) {
+        refuse(where_, fmt::format("{} stands twice", quote_text(text)));
+      }
+    }
+    count_ = 0;
+    texts_.clear();
+  }
+
+ private:
+  struct Entry {
+    std::size_t begin = 0;
+    std::size_t size = 0;
+    std::int32_t id = 0;
+  };
+  Vocabulary& vocabulary_;
+  std::string where_;
+  std::string texts_;
+  std::array<Entry, 32> entries_{};
+  std::size_t count_ = 0;
+};
+
+Vocabulary read_vocabulary(JsonScan& scan) {
+  const std::size_t bytes = scan.text().size();
+  // A token takes at least 6 bytes of the file ("a":0,).
+  const std::size_t most = std::min<std::size_t>(bytes / 6 + 65536, Bpe::kIdLimit - 1);
+  Vocabulary vocabulary(static_cast<std::int32_t>(most));
+  vocabulary.reserve(bytes / 64, bytes / 6);
+  VocabularyBatch batch(vocabulary, scan.name() + ": model.vocab");
+  read_object(scan, [&](std::string_view text) { batch.add(text, scan.small_integer()); });
+  batch.flush();
+  return vocabulary;
 }
 
 void read_model(JsonScan& scan, Parts& parts) {
   if (scan.peek() != '{') refuse(scan.name(), "model: an object is needed");
   read_object(scan, [&](std::string_view key) {
-    auto* offset = key == "vocab" ? &parts.vocab : key == "merges" ? &parts.merges : nullptr;
-    if (offset == nullptr) {
+    if (key == "vocab") {
+      if (parts.vocabulary || parts.other_vocab) refuse(scan.name(), "model.vocab stands twice");
+      parts.other_vocab = scan.peek() != '{';
+      if (parts.other_vocab) {
+        scan.raw_value();
+      } else {
+        parts.vocabulary = read_vocabulary(scan);
+      }
+    } else if (key == "merges") {
+      if (parts.merges) refuse(scan.name(), "model.merges stands twice");
+      scan.peek();
+      parts.merges = scan.offset();
+      scan.raw_value();
+    } else {
       const std::string name(key);
       put(parts.model, name, read_document(scan), scan.name() + ": model");
-      return;
     }
-    if (*offset) refuse(scan.name(), fmt::format("model.{} stands twice", key));
-    scan.peek();
-    *offset = scan.offset();
-    scan.raw_value();
   });
 }
 
@@ -130,7 +211,9 @@ void check_model(const Parts& parts, const std::string& name) {
   const Json* type = find(parts.model, "type");
   if (type != nullptr && !type->is_string()) refuse(name, "model.type: a text is needed");
   if (type != nullptr && *type != "BPE") refuse_kind(name, type->get<std::string>());
-  if (!parts.vocab) refuse(name, "model.vocab is missing");
+  if (!parts.vocabulary) {
+    refuse(name, parts.other_vocab ? "model.vocab is no object" : "model.vocab is missing");
+  }
   if (!parts.merges) refuse(name, "model.merges is missing");
   if (flag(parts.model, "byte_fallback", name + ": model")) {
     refuse_kind(name, "BPE with byte_fallback (SentencePiece)");
@@ -165,101 +248,105 @@ void check_normalizer(const Parts& parts, const std::string& name) {
 void check_decoder(const Parts& parts, const std::string& name) {
   const Json* decoder = find(parts.small, "decoder");
   const Json* type = decoder != nullptr && decoder->is_object() ? find(*decoder, "type") : nullptr;
-  if (type == nullptr || !type->is_string()) refuse(name, "decoder is missing, ByteLevel is needed");
+  if (type == nullptr || !type->is_string())
+    refuse(name, "decoder is missing, ByteLevel is needed");
   if (*type != "ByteLevel") {
     refuse(name, fmt::format("the decoder {} is not supported, ByteLevel is needed",
                              type->get_ref<const std::string&>()));
   }
 }
 
-void add_token(Vocabulary& vocabulary, std::string_view text, std::int32_t id,
-               const std::string& where) {
-  switch (vocabulary.add(text, id)) {
-    case Vocabulary::Added::kYes:
-      return;
-    case Vocabulary::Added::kTextTaken:
-      refuse(where, fmt::format("\"{}\" has the ids {} and {}, one is needed", text,
-                                vocabulary.find(text), id));
-    case Vocabulary::Added::kIdTaken:
-      refuse(where, fmt::format("\"{}\" has the id {} of \"{}\"", text, id, vocabulary.text(id)));
-    case Vocabulary::Added::kBadId:
-      refuse(where, text.empty() ? fmt::format("the token {} is empty", id)
-                                 : fmt::format("\"{}\" has the id {}, which is out of all proportion "
-                                               "to the size of the file",
-                                               text, id));
+// Merges on their way from texts to ids, many at once.
+class MergeBatch {
+ public:
+  MergeBatch(const Vocabulary& vocabulary, Bpe& bpe, std::string where)
+      : vocabulary_(vocabulary), bpe_(bpe), where_(std::move(where)) {}
+
+  void add(std::string_view left, std::string_view right) {
+    entries_[count_] = {texts_.size(), left.size(), right.size()};
+    texts_ += left;
+    texts_ += right;
+    if (++count_ == entries_.size()) flush();
   }
-}
-
-Vocabulary read_vocabulary(std::string_view json, std::size_t at, const std::string& name) {
-  JsonScan scan(json, name);
-  scan.seek(at);
-  // A token takes at least 6 bytes of the file ("a":0,).
-  const std::size_t most = json.size() / 6 + 65536;
-  Vocabulary vocabulary(static_cast<std::int32_t>(std::min<std::size_t>(most, INT32_MAX / 2)));
-  vocabulary.reserve(json.size() / 48, json.size() / 6);
-  const std::string where = name + ": model.vocab";
-  read_object(scan, [&](std::string_view text) {
-    // The empty text can never be matched; some files have it.
-    const std::int32_t id = scan.small_integer();
-    const std::size_t before = vocabulary.tokens();
-    add_token(vocabulary, text, id, where);
-    if (vocabulary.tokens() == before) refuse(where, fmt::format("\"{}\" stands twice", text));
-  });
-  return vocabulary;
-}
-
-std::int32_t token_of(const Vocabulary& vocabulary, std::string_view text, std::size_t rank,
-                      const std::string& where) {
-  const std::int32_t id = vocabulary.find(text);
-  if (id < 0) {
-    refuse(where, fmt::format("merge {} needs \"{}\", which is not in the vocabulary", rank, text));
+  void flush() {
+    for (std::size_t i = 0; i < count_; ++i) {
+      const Entry& entry = entries_[i];
+      const std::string_view joined =
+          std::string_view(texts_).substr(entry.begin, entry.left + entry.right);
+      parts_[3 * i] = joined.substr(0, entry.left);
+      parts_[3 * i + 1] = joined.substr(entry.left);
+      parts_[3 * i + 2] = joined;
+    }
+    const std::size_t parts = 3 * count_;
+    vocabulary_.find_all(std::span(parts_).first(parts), std::span(ids_).first(parts));
+    for (std::size_t i = 0; i < parts; ++i) {
+      if (ids_[i] < 0 || parts_[i].empty()) {
+        refuse(where_, fmt::format("merge {} needs {}, which is not in the vocabulary",
+                                   done_ + i / 3, quote_text(parts_[i])));
+      }
+    }
+    done_ += count_;
+    if (done_ > static_cast<std::size_t>(Bpe::kRankLimit)) {
+      refuse(where_, fmt::format("more than {} merges", Bpe::kRankLimit));
+    }
+    for (std::size_t i = 0; i < count_; ++i) bpe_.prefetch(ids_[3 * i], ids_[3 * i + 1]);
+    for (std::size_t i = 0; i < count_; ++i) {
+      bpe_.add(ids_[3 * i], ids_[3 * i + 1], ids_[3 * i + 2]);
+    }
+    count_ = 0;
+    texts_.clear();
   }
-  return id;
-}
+  std::size_t position() const { return done_ + count_; }
 
-Bpe read_merges(std::string_view json, std::size_t at, const Vocabulary& vocabulary,
-                const std::string& name) {
-  JsonScan scan(json, name);
-  scan.seek(at);
-  const std::string where = name + ": model.merges";
+ private:
+  static constexpr std::size_t kAtOnce = 64;
+  struct Entry {
+    std::size_t begin = 0;
+    std::size_t left = 0;  // bytes
+    std::size_t right = 0;
+  };
+  const Vocabulary& vocabulary_;
+  Bpe& bpe_;
+  std::string where_;
+  std::string texts_;
+  std::array<Entry, kAtOnce> entries_{};
+  std::array<std::string_view, 3 * kAtOnce> parts_{};
+  std::array<std::int32_t, 3 * kAtOnce> ids_{};
+  std::size_t count_ = 0;
+  std::size_t done_ = 0;
+};
+
+Bpe read_merges(JsonScan& scan, const Vocabulary& vocabulary) {
+  const std::string where = scan.name() + ": model.merges";
   Bpe bpe(vocabulary.tokens());
+  MergeBatch batch(vocabulary, bpe, where);
   std::string first_scratch;
   std::string second_scratch;
-  std::string joined;
-  std::size_t rank = 0;
   read_array(scan, [&] {
-    std::string_view left;
-    std::string_view right;
     if (scan.consume('[')) {
-      left = scan.string(first_scratch);
+      const std::string_view left = scan.string(first_scratch);
       scan.expect(',');
-      right = scan.string(second_scratch);
+      const std::string_view right = scan.string(second_scratch);
       scan.expect(']');
-    } else {
-      const std::string_view pair = scan.string(first_scratch);
-      const std::size_t space = pair.find(' ');
-      if (space == std::string_view::npos || pair.find(' ', space + 1) != std::string_view::npos) {
-        refuse(where, fmt::format("merge {} is \"{}\", two texts are needed", rank, pair));
-      }
-      left = pair.substr(0, space);
-      right = pair.substr(space + 1);
+      batch.add(left, right);
+      return;
     }
-    const std::int32_t left_id = token_of(vocabulary, left, rank, where);
-    const std::int32_t right_id = token_of(vocabulary, right, rank, where);
-    joined.assign(left);
-    joined += right;
-    bpe.add(left_id, right_id, static_cast<std::int32_t>(rank),
-            token_of(vocabulary, joined, rank, where));
-    ++rank;
+    const std::string_view pair = scan.string(first_scratch);
+    const std::size_t space = pair.find(' ');
+    if (space == std::string_view::npos || pair.find(' ', space + 1) != std::string_view::npos) {
+      refuse(where, fmt::format("merge {} is {}, two texts with a space between are needed",
+                                batch.position(), quote_text(pair)));
+    }
+    batch.add(pair.substr(0, space), pair.substr(space + 1));
   });
+  batch.flush();
   std::array<std::int32_t, 256> bytes{};
   for (std::size_t byte = 0; byte < 256; ++byte) {
     std::string text;
     append_utf8(text, byte_code_points()[byte]);
     bytes[byte] = vocabulary.find(text);
     if (bytes[byte] < 0) {
-      refuse_kind(name, fmt::format("BPE without a token for the byte 0x{:02x} (\"{}\")", byte,
-                                    text));
+      refuse_kind(scan.name(), fmt::format("BPE without a token for the byte 0x{:02x}", byte));
     }
   }
   bpe.set_byte_ids(bytes);
@@ -290,7 +377,8 @@ std::vector<AddedToken> read_added(const Json& list, Vocabulary& vocabulary,
     token.lstrip = flag(entry, "lstrip", where);
     token.rstrip = flag(entry, "rstrip", where);
     if (flag(entry, "single_word", where)) {
-      refuse(where, fmt::format("\"{}\" has single_word, which is not supported", token.text));
+      refuse(where,
+             fmt::format("{} has single_word, which is not supported", quote_text(token.text)));
     }
     const bool twice = std::any_of(added.begin(), added.end(),
                                    [&](const AddedToken& other) { return other.id == token.id; });
@@ -310,14 +398,15 @@ TokenizerFile parse_tokenizer_file(std::string_view json, const std::string& nam
     refuse(name, fmt::format("byte {}: no UTF-8", bad));
   }
   JsonScan scan(json, name);
-  const Parts parts = read_parts(scan);
+  Parts parts = read_parts(scan);
   check_model(parts, name);
   const Json* pretokenizer = find(parts.small, "pre_tokenizer");
   Pretokenizer steps(pretokenizer != nullptr ? *pretokenizer : Json(), name);
   check_normalizer(parts, name);
   check_decoder(parts, name);
-  Vocabulary vocabulary = read_vocabulary(json, *parts.vocab, name);
-  Bpe bpe = read_merges(json, *parts.merges, vocabulary, name);
+  Vocabulary& vocabulary = *parts.vocabulary;
+  scan.seek(*parts.merges);
+  Bpe bpe = read_merges(scan, vocabulary);
   std::vector<AddedToken> added = read_added(parts.added, vocabulary, name);
   return {std::move(vocabulary), std::move(bpe), std::move(steps), std::move(added),
           flag(parts.model, "ignore_merges", name + ": model")};

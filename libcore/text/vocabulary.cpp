@@ -1,6 +1,7 @@
 #include "libcore/text/vocabulary.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -96,6 +97,36 @@ Vocabulary::Added Vocabulary::add(std::string_view text, std::int32_t id) {
 std::int32_t Vocabulary::find(std::string_view text) const {
   if (slots_.empty() || text.empty()) return -1;
   return slots_[place(text, hash_bytes(text))].id;
+}
+
+void Vocabulary::prefetch(std::string_view text) const {
+  if (!slots_.empty()) __builtin_prefetch(&slots_[hash_bytes(text) & (slots_.size() - 1)], 1);
+}
+
+void Vocabulary::find_all(std::span<const std::string_view> texts,
+                          std::span<std::int32_t> ids) const {
+  constexpr std::size_t kAtOnce = 64;
+  std::array<std::uint64_t, kAtOnce> hashes;
+  const std::size_t mask = slots_.size() - 1;
+  while (!texts.empty() && !slots_.empty()) {
+    const std::size_t count = std::min(texts.size(), kAtOnce);
+    for (std::size_t i = 0; i < count; ++i) {
+      hashes[i] = hash_bytes(texts[i]);
+      __builtin_prefetch(&slots_[hashes[i] & mask]);
+    }
+    const auto entry = [&](std::size_t i) -> const Entry* {
+      const std::int32_t id = slots_[hashes[i] & mask].id;
+      return id < 0 ? nullptr : &by_id_[static_cast<std::size_t>(id)];
+    };
+    for (std::size_t i = 0; i < count; ++i) __builtin_prefetch(entry(i));
+    for (std::size_t i = 0; i < count; ++i) {
+      if (const Entry* at = entry(i)) __builtin_prefetch(texts_.data() + at->text_begin);
+    }
+    for (std::size_t i = 0; i < count; ++i) ids[i] = slots_[place(texts[i], hashes[i])].id;
+    texts = texts.subspan(count);
+    ids = ids.subspan(count);
+  }
+  std::fill(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(texts.size()), -1);
 }
 
 std::string_view Vocabulary::bytes(std::int32_t id) const {

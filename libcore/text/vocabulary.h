@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,8 +26,13 @@ class Vocabulary {
   // id; the same text with the same id counts as kYes.
   Added add(std::string_view text, std::int32_t id);
 
+  // Brings the place of a text into the processor's cache, for an add() soon after.
+  void prefetch(std::string_view text) const;
+
   // -1 when unknown.
   std::int32_t find(std::string_view text) const;
+  // Looks up several texts at once, which hides the waits for memory.
+  void find_all(std::span<const std::string_view> texts, std::span<std::int32_t> ids) const;
   // The bytes of a token; empty for an unknown id.
   std::string_view bytes(std::int32_t id) const;
   // The text of a token; empty for an unknown id.

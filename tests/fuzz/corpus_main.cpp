@@ -26,8 +26,8 @@ namespace {
 namespace fs = std::filesystem;
 using Bytes = std::vector<std::uint8_t>;
 
-// About a second for small files; large ones get fewer mutations.
-constexpr int kDefaultMutations = 3000;
+// Seconds for small files; large ones get fewer mutations.
+constexpr int kDefaultMutations = 10000;
 constexpr std::size_t kBytesPerFile = std::size_t{3} << 20;
 
 char current[512];  // what runs now, for the message when it crashes

@@ -84,8 +84,8 @@ TEST_CASE("isa symbols: no weak symbol outside the namespace of its instruction 
     CHECK(objects.size() > 5);
     for (const auto& object : objects) {
       const std::string listing = output_of("nm -C '" + object.string() + "'");
-      CHECK_MESSAGE(listing.find("ds::kernels::" + isa + "::run(") != std::string::npos,
-                    object.filename().string() << " defines no op");
+      CHECK_MESSAGE(listing.find("ds::kernels::" + isa + "::") != std::string::npos,
+                    object.filename().string() << " has nothing in its namespace");
       for (const std::string& name : foreign_weak(listing, isa)) {
         FAIL_CHECK(object.filename().string() << " (" << isa << ") defines " << name);
       }

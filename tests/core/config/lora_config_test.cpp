@@ -250,11 +250,14 @@ TEST_CASE("PEFT's matching rules") {
   lora.target_modules = {"up_proj"};
   CHECK(has(refusal(ExitCode::kBadInput, [&] { match_targets(lora, model); }), "named twice"));
   lora.target_modules = {"o_proj"};
-  lora.target_parameters = {"mlp.experts.gate_up_proj"};
-  CHECK(has(refusal(ExitCode::kBadInput, [&] { match_targets(lora, model); }), "gate_up_proj"));
   lora.target_modules.clear();
-  CHECK(has(refusal(ExitCode::kBadInput, [&] { match_targets(lora, model, Unmatched::kAllow); }),
-            "fused"));
+  lora.target_parameters = {"mlp.experts.gate_up_proj"};
+  lora.rank_pattern = {{".*\\.gate_up_proj", 6}};
+  const auto fused = match_targets(lora, model);
+  CHECK(fused.size() ==
+        2 * static_cast<std::size_t>(model.n_routed_experts) *
+            static_cast<std::size_t>(model.num_hidden_layers - model.first_k_dense_replace));
+  CHECK(fused.front().rank == 6);
 }
 
 TEST_CASE("hostile regular expressions end") {
