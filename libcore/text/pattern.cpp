@@ -17,9 +17,9 @@ namespace {
 // White_Space of every Unicode version since 6.3, as items of a character set.
 constexpr std::string_view kSpace =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-// Oniguruma's \w: beyond the property it has the superscripts and fractions of Latin-1.
-constexpr std::string_view kWord =
-    R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
+// Oniguruma's \w inside a set; outside it has the superscripts and fractions of Latin-1, too.
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kWordOutside = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 
 constexpr std::array<std::string_view, 37> kCategories = {
     "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl",
@@ -42,13 +42,15 @@ class Rewriter {
  public:
   Rewriter(std::string_view pattern, const std::string& where) : in_(pattern), where_(where) {}
 
-  std::string run() {
+  PatternText run() {
     while (at_ < in_.size()) step();
-    if (!is_stable_set(ranges_)) {
+    if (properties_ && !is_stable_set(ranges_)) {
       refuse(
-          fmt::format("sets that cut through code points newer than Unicode {}", kUnicodeVersion));
+          fmt::format("properties together with ranges that cut through code points newer than "
+                      "Unicode {}",
+                      kUnicodeVersion));
     }
-    return std::move(out_);
+    return {std::move(out_), properties_};
   }
 
  private:
@@ -197,6 +199,7 @@ class Rewriter {
     const bool script = has(kScripts, name);
     if (!script && !has(kCategories, name)) refuse(fmt::format("the property {}", name));
     at_ = close + 1;
+    properties_ = true;
     return fmt::format("\\{}{{{}{}}}", negated != inverted ? 'P' : 'p', script ? "sc:" : "", name);
   }
 
@@ -262,11 +265,13 @@ class Rewriter {
         break;
       case 'w':
       case 'W':
-        out_ += fmt::format("[{}{}]", c == 'W' ? "^" : "", kWord);
+        out_ += fmt::format("[{}{}{}]", c == 'W' ? "^" : "", kWord, kWordOutside);
+        properties_ = true;
         break;
       case 'd':
       case 'D':
         out_ += c == 'd' ? R"(\p{Nd})" : R"(\P{Nd})";
+        properties_ = true;
         break;
       case 'p':
       case 'P':
@@ -306,6 +311,7 @@ class Rewriter {
       default:
         refuse(fmt::format("\\{} inside a set", c));
     }
+    properties_ = properties_ || c == 'w' || c == 'd' || c == 'D';
     at_ += 2;
     return items;
   }
@@ -366,12 +372,13 @@ class Rewriter {
   std::size_t at_ = 0;
   std::vector<bool> folding_;  // of each open group: without regard to case
   char last_letter_ = 0;
+  bool properties_ = false;
   std::vector<CodePointRange> ranges_;
 };
 
 }  // namespace
 
-std::string to_pcre2_pattern(std::string_view pattern, const std::string& where) {
+PatternText to_pcre2_pattern(std::string_view pattern, const std::string& where) {
   if (utf8_error(pattern) != kUtf8Valid) {
     throw Error(ExitCode::kBadInput, where + ": the pattern is no UTF-8");
   }

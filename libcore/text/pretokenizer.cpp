@@ -64,6 +64,7 @@ struct Step {
   Method method = Method::kPattern;
   std::unique_ptr<pcre2_code, CodeDeleter> code;
   bool jit = false;
+  bool properties = false;  // matched against the stable text
   std::string literal;
   Behaviour behaviour = Behaviour::kIsolated;
   bool invert = false;
@@ -93,16 +94,17 @@ void compile(std::string_view pattern, Step& step) {
     step.method = Method::kSpaceAtLineEnd;
     return;
   }
-  const std::string rewritten = to_pcre2_pattern(pattern, step.where);
+  const PatternText rewritten = to_pcre2_pattern(pattern, step.where);
+  step.properties = rewritten.properties;
   const std::unique_ptr<pcre2_compile_context, CompileContextDeleter> context(
       pcre2_compile_context_create(nullptr));
   if (context == nullptr) throw std::bad_alloc();
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   int error = 0;
   PCRE2_SIZE place = 0;
-  step.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rewritten.data()), rewritten.size(),
-                                PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &place,
-                                context.get()));
+  step.code.reset(pcre2_compile(
+      reinterpret_cast<PCRE2_SPTR>(rewritten.text.data()), rewritten.text.size(),
+      PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &place, context.get()));
   if (step.code == nullptr) {
     throw Error(ExitCode::kBadInput,
                 fmt::format("{}: the pattern is broken: {}", step.where, pcre2_message(error)));
@@ -418,12 +420,15 @@ void Pretokenizer::split(std::string_view text, Scratch& scratch,
   pieces.clear();
   if (text.empty()) return;
   Scratch::State& state = *scratch.state_;
-  if (to_stable_text(text, state.stable)) text = state.stable;
+  const std::string_view stable =
+      to_stable_text(text, state.stable) ? std::string_view(state.stable) : text;
   pieces.push_back({0, static_cast<std::uint32_t>(text.size())});
   for (const Step& step : impl_->steps) {
     state.before.swap(pieces);
     pieces.clear();
-    for (const Piece piece : state.before) Impl::split_piece(step, text, piece, state, pieces);
+    for (const Piece piece : state.before) {
+      Impl::split_piece(step, step.properties ? stable : text, piece, state, pieces);
+    }
   }
 }
 

@@ -1,5 +1,7 @@
 #include "kernels/elementwise.h"
 
+#include <Random123/philox.h>
+
 #include <cmath>
 
 #include "tests/kernels/coverage.h"
@@ -122,6 +124,11 @@ TEST_CASE("dropout: known answers of Philox4x32-10") {
   const Words ones = philox(~0ull, ~0ull, ~0ull);
   CHECK(ones.at[0] == 0x408f276d);
   CHECK(ones.at[3] == 0x6d5451fd);
+  const philox4x32_ctr_t counter = {{1, 2, 3, 4}};
+  const philox4x32_key_t key = {{5, 6}};
+  const philox4x32_ctr_t library = philox4x32(counter, key);
+  const Words own = philox(0x200000001u, 0x400000003u, 0x600000005u);
+  for (int i = 0; i < 4; ++i) CHECK(own.at[i] == library.v[i]);
 }
 
 TEST_CASE("dropout of every p drops that share and keeps the mean") {

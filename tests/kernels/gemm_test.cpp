@@ -274,6 +274,32 @@ TEST_CASE("gemm: FP8 blocks, ragged edges, rows of a larger weight") {
   }
 }
 
+TEST_CASE("gemm: every FP8 code keeps its value") {
+  std::vector<kernels::fp8_e4m3> codes(256);
+  for (std::size_t i = 0; i < 256; ++i) codes[i].bits = static_cast<std::uint8_t>(i);
+  const std::vector<float> scale = {0.75f, 3.0f};
+  const std::vector<float> ones(8, 1.0f);
+  for (const Isa isa : available()) {
+    CpuContext context(1, isa);
+    for (const std::int64_t m : {1, 8}) {
+      std::vector<float> c(static_cast<std::size_t>(m) * 256);
+      GemmProblem problem;
+      problem.a = ConstView(ones.data(), kF32, {m, 1});
+      problem.b = ConstView(codes.data(), kF8, {1, 256});
+      problem.b_scale = ConstView(scale.data(), kF32, {1, 2});
+      problem.c = View(c.data(), kF32, {m, 256});
+      check(Gemm{std::span(&problem, 1)});
+      run(context, Gemm{std::span(&problem, 1)});
+      std::int64_t wrong = 0;
+      for (std::size_t i = 0; i < c.size(); ++i) {
+        const float want = static_cast<float>(codes[i % 256]) * scale[i % 256 / 128];
+        wrong += (std::isnan(want) ? !std::isnan(c[i]) : c[i] != want) ? 1 : 0;
+      }
+      CHECK(wrong == 0);
+    }
+  }
+}
+
 TEST_CASE("gemm: empty problems and empty sums") {
   CpuContext context(2, kernels::detect_isa());
   run(context, Gemm{});
@@ -365,6 +391,16 @@ TEST_CASE("gemm: large enough to be cut into panels and chunks") {
       spec.k = 70;
       spec.rank = 8;
       expect_right(context, spec);
+    }
+    Spec aliased;  // rows of a are 2 KiB apart: a is copied first
+    aliased.trans_a = true;
+    aliased.m = 512;
+    aliased.n = 70;
+    aliased.k = 21;
+    for (const DType a : {kF32, kBF16}) {
+      aliased.a = a;
+      aliased.trans_b = !aliased.trans_b;
+      expect_right(context, aliased);
     }
     Spec deep;  // the widened panel is at its smallest width
     deep.m = 9;

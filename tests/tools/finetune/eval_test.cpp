@@ -1,5 +1,6 @@
 // eval, generate and info on the shipped small model.
 #include "libcore/io/safetensors.h"
+#include "tests/support/schema.h"
 #include "tests/tools/finetune/fixture.h"
 
 using namespace ds::test;
@@ -35,13 +36,14 @@ TEST_CASE("eval: loss, exact match, choice, logits") {
   write_text(folder / "few.jsonl", few);
   for (const std::string metric : {"loss", "exact_match", "choice"}) {
     CAPTURE(metric);
-    const Outcome run =
-        finetune({"eval", "--model", nano(), "--dataset", (folder / "few.jsonl").string(),
-                  "--metric", metric, "--max_new_tokens", "12", "--format", "json", "--predictions",
-                  (folder / (metric + ".jsonl")).string()});
+    const Outcome run = finetune(
+        {"eval", "--model", nano(), "--dataset", (folder / "few.jsonl").string(), "--metric",
+         metric, "--max_new_tokens", "12", "--format", "json", "--predictions",
+         (folder / (metric + ".jsonl")).string(), "--report", (folder / "report.jsonl").string()});
     REQUIRE_MESSAGE(run.exit_code == 0, run.err);
     const auto json = nlohmann::json::parse(run.out);
     CHECK(json["n"] == 20);
+    CHECK(validate_report(folder / "report.jsonl").empty());
     CHECK(json["metric"] == metric);
     CHECK(json["loss"].get<double>() > 3.0);
     CHECK(json["interval"][0].get<double>() <= json["value"].get<double>());

@@ -4,6 +4,7 @@
 #include <csignal>
 
 #include "libcore/io/safetensors.h"
+#include "tests/support/schema.h"
 #include "tests/tools/finetune/fixture.h"
 
 using namespace ds::test;
@@ -66,6 +67,9 @@ TEST_CASE("a run writes an adapter, a report, a card and a picture") {
   CHECK(kinds["deepseek/eval/1"] == 1);
   CHECK(kinds["deepseek/stage/1"] == 1);
   CHECK(kinds["deepseek/data/1"] == 2);
+  for (const std::string& problem : validate_report(f.root() / "out" / "report.jsonl")) {
+    FAIL_CHECK(problem);
+  }
   const std::string card = read_text(f.root() / "out" / "README.md");
   CHECK(has(card, "--max_steps 6"));
   CHECK(has(card, "LoRA r 4"));
@@ -262,6 +266,7 @@ TEST_CASE("SIGINT stops after the update, saves, and the run goes on") {
   CHECK(run.exit_code == 130);
   CHECK(has(run.err, "--resume_from_checkpoint latest"));
   CHECK(read_events(f.root() / "out" / "report.jsonl").back()["exit_code"] == 130);
+  CHECK(validate_report(f.root() / "out" / "report.jsonl").empty());
   const Outcome resumed =
       finetune(plus(f.train("out", lasting), {"--resume_from_checkpoint", "latest"}),
                {.signal_after_ms = 700, .signal = SIGTERM});
