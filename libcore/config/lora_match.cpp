@@ -215,8 +215,7 @@ bool names_fused(const std::string& name) {
 std::string fused_parameter_of(const ModuleInfo& module, const LoraConfig& lora) {
   if (module.kind != ModuleKind::kExperts) return "";
   const std::string leaf = leaf_of(module.path) == "down_proj" ? "down_proj" : "gate_up_proj";
-  const std::string path =
-      "model.layers." + std::to_string(module.layer) + ".mlp.experts." + leaf;
+  std::string path = "model.layers." + std::to_string(module.layer) + ".mlp.experts." + leaf;
   for (const std::string& name : lora.target_parameters) {
     if (names_fused(name) && (path == name || path.ends_with("." + name))) return path;
   }
@@ -333,7 +332,7 @@ std::string trim(const std::string& text) {
 
 // The names that select exactly the modules of a kind (PEFT's suffix rule).
 std::string group_name(const ModuleInfo& module) {
-  const std::string leaf = leaf_of(module.path);
+  std::string leaf = leaf_of(module.path);
   switch (module.kind) {
     case ModuleKind::kMlp:
       return "mlp." + leaf;

@@ -122,10 +122,32 @@ void append_value(std::string& out, const Json& value, bool ensure_ascii) {
   }
 }
 
+// JSON's grammar of numbers: std::from_chars also takes "1.", ".5" and "01".
+bool is_number(std::string_view token) {
+  std::size_t at = token.starts_with('-') ? 1 : 0;
+  const auto digits = [&] {
+    const std::size_t begin = at;
+    while (at < token.size() && token[at] >= '0' && token[at] <= '9') ++at;
+    return at - begin;
+  };
+  const bool zero = at < token.size() && token[at] == '0';
+  const std::size_t whole = digits();
+  if (whole == 0 || (zero && whole > 1)) return false;
+  if (at < token.size() && token[at] == '.') {
+    ++at;
+    if (digits() == 0) return false;
+  }
+  if (at < token.size() && (token[at] == 'e' || token[at] == 'E')) {
+    ++at;
+    if (at < token.size() && (token[at] == '+' || token[at] == '-')) ++at;
+    if (digits() == 0) return false;
+  }
+  return at == token.size();
+}
+
 void append_number(JsonScan& scan, std::string& out, std::string_view token) {
-  const Json value = Json::parse(token, nullptr, false);
   const bool fraction = token.find_first_of(".eE") != std::string_view::npos;
-  if (!value.is_number() && !fraction) scan.fail("no value where one is needed");
+  if (!is_number(token)) scan.fail("no value where one is needed");
   if (!fraction) {
     out += token == "-0" ? "0" : token;
   } else {

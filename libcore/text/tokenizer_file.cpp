@@ -220,7 +220,9 @@ void check_model(const Parts& parts, const std::string& name) {
   }
   for (const char* key : {"unk_token", "continuing_subword_prefix", "end_of_word_suffix"}) {
     const Json* value = find(parts.model, key);
-    if (value != nullptr && *value != "") {
+    const bool blank =
+        value == nullptr || (value->is_string() && value->get_ref<const std::string&>().empty());
+    if (!blank) {
       refuse(name, fmt::format("model.{} is set, null is needed", key));
     }
   }

@@ -80,7 +80,7 @@ fs::path resume_folder(const StateSettings& settings, cli::Run& run) {
     return settings.resume;
   }
   std::vector<std::string> skipped;
-  const fs::path latest = find_latest_checkpoint(settings.output_dir, skipped);
+  fs::path latest = find_latest_checkpoint(settings.output_dir, skipped);
   for (const std::string& reason : skipped) run.warn("skipped " + reason);
   if (latest.empty()) {
     throw Error(ExitCode::kBadInput,

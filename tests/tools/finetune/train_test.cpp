@@ -246,9 +246,11 @@ TEST_CASE("kill -9 at random moments: the newest checkpoint always loads, the re
     arguments = any ? plus(arguments, {"--resume_from_checkpoint", "latest"})
                     : plus(arguments, {"--overwrite_output_dir"});
     resumes += any ? 1 : 0;
-    const Outcome run = finetune(
-        arguments,
-        {.signal_after_ms = 30 + static_cast<int>(rng.bits(round) % 250), .signal = SIGKILL});
+    const Outcome run =
+        finetune(arguments,
+                 // Longer with every round, so that a slow machine gets to the end too.
+                 {.signal_after_ms = 30 + static_cast<int>(rng.bits(round) % 250 + 25 * round),
+                  .signal = SIGKILL});
     if (run.exit_code == 0) break;
     REQUIRE_MESSAGE(run.exit_code == 128 + SIGKILL, run.err);
     ++kills;
