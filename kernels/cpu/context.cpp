@@ -1,5 +1,6 @@
 #include "kernels/context.h"
 
+#include <cpuid.h>
 #include <dnnl.h>
 
 #include <cstdint>
@@ -113,14 +114,22 @@ std::string_view isa_name(Isa isa) {
   return "baseline";
 }
 
+// The three that clang 14's builtin does not know.
+static bool has_f16c_movbe_lzcnt() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return false;
+  constexpr unsigned kF16c = 1u << 29, kMovbe = 1u << 22, kLzcnt = 1u << 5;
+  if ((c & kF16c) == 0 || (c & kMovbe) == 0) return false;
+  return __get_cpuid(0x80000001u, &a, &b, &c, &d) != 0 && (c & kLzcnt) != 0;
+}
+
 // Each condition names what kernels/CMakeLists.txt compiles the ops with. The builtin also asks
 // whether the operating system saves the wide registers.
 Isa detect_isa() {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
-                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") &&
-                    __builtin_cpu_supports("movbe") && __builtin_cpu_supports("popcnt");
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+                    __builtin_cpu_supports("popcnt") && has_f16c_movbe_lzcnt();
   if (!avx2) return Isa::kBaseline;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&

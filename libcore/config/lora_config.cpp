@@ -22,7 +22,8 @@ bool is_unset(const json& object, const char* key) {
   const auto found = object.find(key);
   if (found == object.end() || found->is_null()) return true;
   if (found->is_boolean()) return !found->get<bool>();
-  if (found->is_structured() || found->is_string()) return found->empty() || *found == "";
+  if (found->is_string()) return found->get_ref<const std::string&>().empty();
+  if (found->is_structured()) return found->empty();
   return false;
 }
 
