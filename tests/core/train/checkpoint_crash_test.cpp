@@ -84,8 +84,8 @@ TEST_CASE("a kill at any moment leaves a whole newest checkpoint") {
     }
     left_over += static_cast<int>(ds::remove_stale_checkpoints(output.path).size());
     for (const std::string& name : names(output.path)) CHECK(name.starts_with("checkpoint-"));
-    // Two are kept; a third is there when the kill came before the deletion.
-    CHECK(names(output.path).size() <= 3);
+    // How many are there is no promise here: every kill between a save and its deletions may leave
+    // one more, until a save gets through them (the keep limit has a test of its own).
   }
   MESSAGE("one save takes " << one_save.count() / 1000 << " us; newest step " << newest
                             << ", temporary folders cleaned up: " << left_over);
