@@ -1,10 +1,12 @@
 #include "libcore/cli/app.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <iostream>
@@ -241,6 +243,8 @@ class Invocation {
     } catch (const std::exception& error) {
       return fail(plain, ExitCode::kInternal, error.what(),
                   "this is a defect of the program: please report it with the command");
+    } catch (...) {
+      return fail(plain, ExitCode::kInternal, "an exception of unknown type", "");
     }
   }
 
@@ -260,8 +264,9 @@ class Invocation {
 
   int dispatch() {
     if (words_.empty()) {
-      fmt::print(stderr, "usage: {} [subcommand] --flag value ...\n{} --help lists everything\n",
-                 program_.name, program_.name);
+      const std::string usage = fmt::format(
+          "usage: {0} [subcommand] --flag value ...\n{0} --help lists everything\n", program_.name);
+      std::fputs(usage.c_str(), stderr);
       return static_cast<int>(ExitCode::kUsage);
     }
     const Subcommand* chosen = &program_.subcommands.front();
@@ -367,9 +372,21 @@ class Invocation {
   std::unique_ptr<RunImpl> run_;
 };
 
+// A standard stream that is closed at the start would lend its number to the next file opened, and
+// words or results would go into that file. Opened for reading, stdout fails when it is written.
+void reserve_standard_files() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) != -1 || errno != EBADF) continue;
+    if (::open("/dev/null", fd == STDOUT_FILENO ? O_RDONLY : O_RDWR) != fd) return;
+  }
+}
+
 }  // namespace
 
 int run_main(int argc, char** argv, const Program& program) {
+  reserve_standard_files();
+  // A file-size limit shall be a write error with its message, as a full disk is.
+  std::signal(SIGXFSZ, SIG_IGN);
   return Invocation(argc, argv, program).run();
 }
 

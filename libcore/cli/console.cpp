@@ -23,6 +23,11 @@ std::size_t terminal_width() {
   return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
+// Words for people: a stderr that is closed or full must not stop the work (fmt::print throws).
+void put(const std::string& text) {
+  if (std::fputs(text.c_str(), stderr) >= 0) std::fflush(stderr);
+}
+
 }  // namespace
 
 Console::Console(std::string program, const Settings& settings)
@@ -40,15 +45,15 @@ void Console::say(LogLevel level, const std::string& text) {
   const bool warning = level == LogLevel::kWarn;
   const char* on = warning && color_ ? "\033[33m" : "";
   const char* off = warning && color_ ? "\033[0m" : "";
-  fmt::print(stderr, "{}{}{}{}\n", on, warning ? "warning: " : "", off, text);
+  put(fmt::format("{}{}{}{}\n", on, warning ? "warning: " : "", off, text));
 }
 
 void Console::error(const std::string& message, const std::string& hint) {
   clear_progress();
   std::fflush(stdout);
-  fmt::print(stderr, "{}: {}error:{} {}\n", program_, color_ ? "\033[31m" : "",
-             color_ ? "\033[0m" : "", message);
-  if (!hint.empty()) fmt::print(stderr, "  {}\n", hint);
+  put(fmt::format("{}: {}error:{} {}\n", program_, color_ ? "\033[31m" : "",
+                  color_ ? "\033[0m" : "", message));
+  if (!hint.empty()) put(fmt::format("  {}\n", hint));
 }
 
 void Console::progress(const std::string& text, double share) {
@@ -61,15 +66,13 @@ void Console::progress(const std::string& text, double share) {
   const auto filled = static_cast<std::size_t>(std::clamp(share, 0.0, 1.0) * kBar);
   std::string line = "[" + std::string(filled, '#') + std::string(kBar - filled, '.') + "] " + text;
   line.resize(std::min(line.size(), terminal_width() - 1));
-  fmt::print(stderr, "\r\033[K{}", line);
-  std::fflush(stderr);
+  put("\r\033[K" + line);
 }
 
 void Console::clear_progress() {
   if (!drawn_) return;
   drawn_ = false;
-  fmt::print(stderr, "\r\033[K");
-  std::fflush(stderr);
+  put("\r\033[K");
 }
 
 }  // namespace ds::cli

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <set>
 
 #include "libcore/base/atomic_write.h"
 #include "libcore/base/error.h"
@@ -17,7 +18,6 @@ namespace ds::cli {
 namespace {
 
 constexpr std::size_t kLargestConfig = std::size_t{1} << 20;
-constexpr int kDeepestConfig = 32;
 
 std::string underscored(std::string name) {
   std::replace(name.begin(), name.end(), '-', '_');
@@ -52,7 +52,9 @@ std::string node_text(const YAML::Node& node, const std::string& where) {
   if (node.IsSequence()) {
     std::string text;
     for (const auto& item : node) {
-      if (!item.IsScalar()) break;
+      if (!item.IsScalar()) {
+        throw Error(ExitCode::kUsage, where + " holds a nested list, needed are values");
+      }
       text += (text.empty() ? "" : ",") + item.Scalar();
     }
     return text;
@@ -60,88 +62,100 @@ std::string node_text(const YAML::Node& node, const std::string& where) {
   throw Error(ExitCode::kUsage, where + " is a block, needed is a value");
 }
 
-// yaml-cpp recurses over nested flow collections; refuse depth before it parses.
-void check_depth(const std::string& text, const std::string& path) {
-  int depth = 0;
-  for (const char c : text) {
-    depth += c == '[' || c == '{' ? 1 : c == ']' || c == '}' ? -1 : 0;
-    if (depth > kDeepestConfig) {
-      throw Error(ExitCode::kBadInput,
-                  fmt::format("{}: nested deeper than {} levels", path, kDeepestConfig));
-    }
-  }
-  std::size_t line_begin = 0;
-  while (line_begin < text.size()) {
-    std::size_t indent = line_begin;
-    while (indent < text.size() && (text[indent] == ' ' || text[indent] == '-')) ++indent;
-    if (indent - line_begin > 4 * kDeepestConfig) {
-      throw Error(ExitCode::kBadInput,
-                  fmt::format("{}: nested deeper than {} levels", path, kDeepestConfig));
-    }
-    const std::size_t end = text.find('\n', line_begin);
-    if (end == std::string::npos) break;
-    line_begin = end + 1;
-  }
+// Switches that end the program at once; a file or a variable has no business setting them.
+bool is_setting(const std::string& name) {
+  return name != "help" && name != "version" && name != "version_only";
 }
 
+// A block as JSON text, for flags that take a JSON object (--rank_pattern).
+nlohmann::ordered_json node_json(const YAML::Node& node) {
+  if (node.IsMap()) {
+    nlohmann::ordered_json out = nlohmann::ordered_json::object();
+    for (const auto& entry : node) out[entry.first.as<std::string>()] = node_json(entry.second);
+    return out;
+  }
+  if (!node.IsScalar()) {
+    throw Error(ExitCode::kUsage, "a block of settings may hold values and blocks only");
+  }
+  const bool was_quoted = node.Tag() == "!";
+  nlohmann::ordered_json value = nlohmann::ordered_json::parse(node.Scalar(), nullptr, false);
+  return was_quoted || !value.is_primitive() ? nlohmann::ordered_json(node.Scalar()) : value;
+}
+
+std::string dump_block(const YAML::Node& node) {
+  // YAML scalars may hold bytes that are not UTF-8.
+  return node_json(node).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// The settings of one file. Nesting deeper than 500 levels is refused by yaml-cpp itself.
 class FileSettings {
  public:
-  FileSettings(const std::string& path, CLI::App& app, GivenSettings& settings)
-      : path_(path), app_(app), settings_(settings) {}
+  FileSettings(const std::string& path, const std::string& program, CLI::App& app,
+               GivenSettings& settings)
+      : path_(path), program_(underscored(program)), app_(app), settings_(settings) {}
 
-  void block(const YAML::Node& node, const std::string& program, int level) {
+  // Keys may be nested or dotted: "training: {learning_rate: 1}", "training.learning_rate: 1".
+  void block(const YAML::Node& node, const std::string& prefix) {
     if (!node.IsMap()) {
-      throw Error(ExitCode::kBadInput, path_ + ": not a block of keys and values");
+      throw Error(ExitCode::kBadInput, prefix.empty()
+                                           ? path_ + ": not a block of keys and values"
+                                           : path_ + ": key '" + prefix + "' needs a block");
     }
     for (const auto& entry : node) {
       const std::string key = underscored(entry.first.as<std::string>());
-      if (level == 0 && key == underscored(program)) {
-        block(entry.second, program, 1);
-      } else if (level == 0 && key == "training" && entry.second.IsMap()) {
-        training(entry.second);
-      } else {
-        set(key, node_text(entry.second, fmt::format("{}: key '{}'", path_, key)));
+      const std::string whole = prefix.empty() ? key : prefix + "." + key;
+      if (!is_group(whole)) {
+        set(whole, entry.second);
+      } else if (!entry.second.IsNull()) {
+        block(entry.second, whole);
       }
     }
   }
 
  private:
-  void set(const std::string& key, const std::string& value) {
-    if (find_option(app_, key) == nullptr) unknown(path_ + ": key", key, app_);
-    settings_.try_emplace(key, Given{value, "file"});
+  std::string without_program(const std::string& whole) const {
+    const std::string start = program_ + ".";
+    return whole.rfind(start, 0) == 0 ? whole.substr(start.size()) : whole;
   }
 
-  // The developer guide's spelling; other keys under training are flags.
-  void training(const YAML::Node& node) {
-    for (const auto& entry : node) {
-      const std::string key = underscored(entry.first.as<std::string>());
-      if (key != "memory_optimization") {
-        set(key, node_text(entry.second, fmt::format("{}: key 'training.{}'", path_, key)));
-        continue;
-      }
-      for (const auto& option : entry.second) {
-        const std::string name = underscored(option.first.as<std::string>());
-        if (name == "activation_checkpointing") {
-          const std::string value = node_text(option.second, path_ + ": activation_checkpointing");
-          set(name, value == "true" ? "full" : value == "false" ? "none" : value);
-        } else if (name == "selective_computation" && option.second.IsMap()) {
-          for (const auto& item : option.second) {
-            const std::string inner = underscored(item.first.as<std::string>());
-            if (inner != "threshold") {
-              unknown(path_ + ": key", "selective_computation." + inner, app_);
-            }
-            set("selective_computation_threshold", node_text(item.second, path_ + ": threshold"));
-          }
-        } else {
-          unknown(path_ + ": key", "training.memory_optimization." + name, app_);
-        }
-      }
+  bool is_group(const std::string& whole) const {
+    const std::string name = without_program(whole);
+    return whole == program_ || name == "training" || name == "training.memory_optimization" ||
+           name == "training.memory_optimization.selective_computation";
+  }
+
+  // The flag a key means: itself, or the developer guide's spelling of it.
+  std::string flag_of(const std::string& whole) const {
+    const std::string name = without_program(whole);
+    const std::string guide = "training.memory_optimization.";
+    if (name == guide + "activation_checkpointing") return "activation_checkpointing";
+    if (name == guide + "selective_computation.threshold") return "selective_computation_threshold";
+    const std::string training = "training.";
+    return name.rfind(training, 0) == 0 ? name.substr(training.size()) : name;
+  }
+
+  void set(const std::string& whole, const YAML::Node& node) {
+    const std::string flag = flag_of(whole);
+    if (!is_setting(flag) || flag == "config" || find_option(app_, flag) == nullptr) {
+      unknown(path_ + ": key", flag, app_);
     }
+    if (!seen_.insert(flag).second) {
+      throw Error(ExitCode::kUsage, fmt::format("{}: key '{}' is there twice", path_, flag));
+    }
+    if (node.IsNull()) return;  // "key:" leaves the default
+    std::string value = node.IsMap() ? dump_block(node)
+                                     : node_text(node, fmt::format("{}: key '{}'", path_, whole));
+    if (flag == "activation_checkpointing" && is_truth_word(value)) {
+      value = value == "true" || value == "yes" || value == "on" || value == "1" ? "full" : "none";
+    }
+    settings_.try_emplace(flag, Given{value, "file"});
   }
 
   const std::string& path_;
+  std::string program_;
   CLI::App& app_;
   GivenSettings& settings_;
+  std::set<std::string> seen_;
 };
 
 }  // namespace
@@ -185,14 +199,19 @@ GivenSettings read_arguments(const std::vector<std::string>& arguments, CLI::App
 
 void read_config_file(const std::string& path, const std::string& program, CLI::App& app,
                       GivenSettings& settings) {
-  const std::string text = read_file(path);
+  read_config_text(read_file(path), path, program, app, settings);
+}
+
+void read_config_text(const std::string& text, const std::string& path, const std::string& program,
+                      CLI::App& app, GivenSettings& settings) {
   if (text.size() > kLargestConfig) {
     throw Error(ExitCode::kBadInput, fmt::format("{}: {} bytes, a configuration has at most {}",
                                                  path, text.size(), kLargestConfig));
   }
-  check_depth(text, path);
   try {
-    FileSettings(path, app, settings).block(YAML::Load(text), program, 0);
+    const YAML::Node root = YAML::Load(text);
+    // An empty file, or one of comments, sets nothing.
+    if (!root.IsNull()) FileSettings(path, program, app, settings).block(root, "");
   } catch (const YAML::Exception& error) {
     throw Error(ExitCode::kBadInput,
                 fmt::format("{}:{}: {}", path, error.mark.line + 1, error.msg));
@@ -203,7 +222,7 @@ void read_environment(CLI::App& app, GivenSettings& settings) {
   for (const std::string& name : option_names(app)) {
     std::string variable = "DEEPSEEK_" + name;
     for (char& c : variable) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-    const char* value = std::getenv(variable.c_str());
+    const char* value = is_setting(name) ? std::getenv(variable.c_str()) : nullptr;
     const auto found = settings.find(name);
     const bool by_flag = found != settings.end() && found->second.source == "flag";
     if (value != nullptr && !by_flag) settings[name] = {value, "env"};

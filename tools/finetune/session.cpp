@@ -180,7 +180,8 @@ AdapterPlan plan_adapter(const AdapterSettings& settings, const Base& base) {
 AdapterPlan plan_adapter_folder(const std::filesystem::path& folder, const ModelConfig& config) {
   AdapterPlan plan;
   plan.lora = load_lora_config(folder);
-  plan.targets = match_targets(plan.lora, config);
+  // PEFT wrote what matched; names that match nothing here are no mistake of this run.
+  plan.targets = match_targets(plan.lora, config, Unmatched::kAllow);
   finish(plan);
   return plan;
 }

@@ -288,6 +288,21 @@ TEST_CASE("options that contradict each other, too long rows, no tokenizer") {
   CHECK_THROWS_AS(load_dataset(plain, nullptr), Error);
 }
 
+TEST_CASE("hostile rows: very many keys, the same key twice, deep nesting") {
+  std::string keys = "{";
+  for (int i = 0; i < 200000; ++i) keys += "\"k" + std::to_string(i) + "\": 0, ";
+  keys += "\"input_ids\": [1, 2], \"k5\": 0}\n";
+  const std::string twice = "{\"input_ids\": 5, \"input_ids\": [1, 3]}\n";
+  const std::string deep = "{\"input_ids\": " + std::string(100000, '[') + "\n";
+  const DataFile file(keys + twice + deep);
+  const Dataset data = load(file.path());
+  check_counts(data);
+  REQUIRE(data.examples.size() == 2);
+  CHECK(data.examples[0].ids[1] == 2);
+  CHECK(data.examples[1].ids[1] == 3);
+  CHECK(data.dropped_by_kind.at("invalid_json") == 1);
+}
+
 TEST_CASE("a stop signal ends reading") {
   const DataFile file(tokens_row(2));
   request_stop();

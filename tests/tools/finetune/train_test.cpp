@@ -1,8 +1,10 @@
 // Training runs through the program: products, events, resuming, stages, refusals.
+#include <sys/mount.h>
 #include <sys/resource.h>
 
 #include <csignal>
 
+#include "libcore/base/atomic_write.h"
 #include "libcore/io/safetensors.h"
 #include "tests/support/schema.h"
 #include "tests/tools/finetune/fixture.h"
@@ -276,31 +278,57 @@ TEST_CASE("SIGINT stops after the update, saves, and the run goes on") {
   CHECK(has(resumed.err, "resuming at step"));
 }
 
-TEST_CASE("a full disk stops with exit 4 and keeps the last good checkpoint") {
+TEST_CASE("a file-size limit is a write error: exit 4, nothing half written") {
   const Fixture f;
-  // The limit on file size stands in for a full disk: writing fails midway through a checkpoint.
-  const auto limited = [](rlim_t bytes) {
-    return [bytes] {
-      ::signal(SIGXFSZ, SIG_IGN);
-      const rlimit limit{bytes, bytes};
-      ::setrlimit(RLIMIT_FSIZE, &limit);
-    };
-  };
-  const std::vector<std::string> saving{"--max_steps", "20", "--save_steps", "5"};
   expect_ok(finetune(f.train("whole", {"--max_steps", "5"})));
   const auto optimizer =
       fs::file_size(f.root() / "whole" / "checkpoint-5" / "optimizer.safetensors");
-  const Outcome full = finetune(f.train("out", saving), {.in_child = limited(optimizer / 2)});
+  const auto limited = [optimizer] {
+    const rlimit limit{optimizer / 2, optimizer / 2};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  };
+  const Outcome full =
+      finetune(f.train("out", {"--max_steps", "20", "--save_steps", "5"}), {.in_child = limited});
   CHECK(full.exit_code == 4);
   CHECK(has(full.err, "error:"));
-  std::vector<std::string> left;
   for (const auto& entry : fs::directory_iterator(f.root() / "out")) {
-    left.push_back(entry.path().filename().string());
+    const std::string name = entry.path().filename().string();
+    CHECK_MESSAGE(name.rfind("checkpoint-", 0) != 0, name);
   }
-  for (const std::string& name : left) CHECK_MESSAGE(name.rfind("checkpoint-", 0) != 0, name);
-  // With room for five steps but not for what comes after, the first checkpoint stays good.
-  expect_ok(finetune(f.train("kept", {"--max_steps", "20", "--save_steps", "5"})));
-  CHECK(fs::exists(f.root() / "kept" / "checkpoint-5" / "state.json"));
+}
+
+TEST_CASE("a full disk stops with exit 4; the last good checkpoint goes on when there is room") {
+  const Fixture f;
+  const std::vector<std::string> saving{"--max_steps", "20", "--save_steps", "5"};
+  expect_ok(finetune(f.train("whole", saving)));
+  std::uintmax_t checkpoint = 0;
+  for (const auto& entry : fs::directory_iterator(f.root() / "whole" / "checkpoint-5")) {
+    checkpoint += fs::file_size(entry) + 4096;
+  }
+  const fs::path disk = f.root() / "disk";
+  fs::create_directory(disk);
+  const std::string room = "size=" + std::to_string(checkpoint * 3 / 2);
+  if (::mount("tmpfs", disk.c_str(), "tmpfs", 0, room.c_str()) != 0) {
+    MESSAGE("skipped: mounting a small tmpfs is not permitted");
+    return;
+  }
+  const Outcome full = finetune(f.train("disk/out", saving));
+  const bool kept = fs::exists(disk / "out" / "checkpoint-5" / "state.json");
+  const bool half = fs::exists(disk / "out" / "checkpoint-10");
+  REQUIRE(::mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, "size=256m") == 0);
+  const Outcome resumed =
+      finetune(plus(f.train("disk/out", saving), {"--resume_from_checkpoint", "latest"}));
+  const auto bytes = [](const fs::path& folder) {
+    return ds::read_file(folder / "adapter_model.safetensors");
+  };
+  const bool same = resumed.exit_code == 0 && bytes(disk / "out") == bytes(f.root() / "whole");
+  ::umount(disk.c_str());
+  CHECK(full.exit_code == 4);
+  CHECK(has(full.err, "No space left on device"));
+  CHECK(kept);
+  CHECK_FALSE(half);
+  CHECK_MESSAGE(resumed.exit_code == 0, resumed.err);
+  CHECK(same);
 }
 
 TEST_CASE("a damaged base is named, divergence is exit 1") {
