@@ -27,7 +27,7 @@ void destroy(CudaContext::Impl* impl) {
   if (impl == nullptr) return;
   static_cast<void>(cudaSetDevice(impl->device));
   if (impl->stream != nullptr) static_cast<void>(cudaStreamSynchronize(impl->stream));
-  if (impl->library != nullptr) static_cast<void>(cublasLtDestroy(impl->library));
+  if (impl->library != nullptr) static_cast<void>(cuda::cublaslt().destroy(impl->library));
   static_cast<void>(cudaFree(impl->workspace));
   static_cast<void>(cudaFree(impl->temporary));
   if (impl->stream != nullptr) static_cast<void>(cudaStreamDestroy(impl->stream));
@@ -66,7 +66,7 @@ CudaContext::CudaContext(int device) {
     select(*impl);
     cuda::expect(cudaStreamCreateWithFlags(&impl->stream, cudaStreamNonBlocking),
                  "creating a stream");
-    cuda::expect(cublasLtCreate(&impl->library), "creating cuBLASLt");
+    cuda::expect(cuda::cublaslt().create(&impl->library), "creating cuBLASLt");
     impl->workspace = allocate_device(kWorkspaceBytes);
     impl->workspace_bytes = kWorkspaceBytes;
   } catch (...) {

@@ -2,7 +2,6 @@
 // whose dtype is known at run time only.
 #pragma once
 
-#include <cublasLt.h>
 #include <cuda_runtime.h>
 
 #include <cstddef>
@@ -10,6 +9,7 @@
 #include <string>
 
 #include "kernels/context.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/types.h"
 #include "kernels/view.h"
 
@@ -38,7 +38,8 @@ inline void expect(cudaError_t status, const char* what) {
 }
 inline void expect(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS) {
-    throw std::runtime_error(std::string("CUDA: ") + what + ": " + cublasLtGetStatusString(status));
+    throw std::runtime_error(std::string("CUDA: ") + what + ": " +
+                             cublaslt().status_string(status));
   }
 }
 

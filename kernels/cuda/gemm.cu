@@ -99,8 +99,8 @@ class Description {
   Description(const Product& p, const Matrix& c) {
     const bool f64 = p.a.dtype == DType::kF64;
     cuda::expect(
-        cublasLtMatmulDescCreate(&operation_, f64 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
-                                 f64 ? CUDA_R_64F : CUDA_R_32F),
+        cuda::cublaslt().desc_create(&operation_, f64 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
+                                     f64 ? CUDA_R_64F : CUDA_R_32F),
         "describing a product");
     // The library thinks in columns: our row-major c is its transpose, so b comes first.
     const cublasOperation_t first = p.trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -110,14 +110,14 @@ class Description {
     layout(first_, p.b, p.trans_b ? p.k : p.n, p.trans_b ? p.n : p.k);
     layout(second_, p.a, p.trans_a ? p.m : p.k, p.trans_a ? p.k : p.m);
     layout(result_, c, p.n, p.m);
-    cuda::expect(cublasLtMatmulPreferenceCreate(&preference_), "describing a product");
+    cuda::expect(cuda::cublaslt().preference_create(&preference_), "describing a product");
   }
   ~Description() {
-    if (preference_ != nullptr) cublasLtMatmulPreferenceDestroy(preference_);
+    if (preference_ != nullptr) cuda::cublaslt().preference_destroy(preference_);
     for (cublasLtMatrixLayout_t each : {first_, second_, result_}) {
-      if (each != nullptr) cublasLtMatrixLayoutDestroy(each);
+      if (each != nullptr) cuda::cublaslt().layout_destroy(each);
     }
-    if (operation_ != nullptr) cublasLtMatmulDescDestroy(operation_);
+    if (operation_ != nullptr) cuda::cublaslt().desc_destroy(operation_);
   }
   Description(const Description&) = delete;
   Description& operator=(const Description&) = delete;
@@ -131,7 +131,7 @@ class Description {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(c));
     cublasLtMatmulHeuristicResult_t best{};
     int found = 0;
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+    const cublasStatus_t status = cuda::cublaslt().heuristic(
         impl.library, operation_, first_, second_, result_, result_, preference_, 1, &best, &found);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && found == 0)) {
       return false;
@@ -141,30 +141,31 @@ class Description {
     const bool f64 = p.a.dtype == DType::kF64;
     const void* alpha_at = f64 ? static_cast<const void*>(&p.alpha) : &alpha_f32;
     const void* beta_at = f64 ? static_cast<const void*>(&beta) : &beta_f32;
-    cuda::expect(cublasLtMatmul(impl.library, operation_, alpha_at, p.b.data, first_, p.a.data,
+    cuda::expect(
+        cuda::cublaslt().matmul(impl.library, operation_, alpha_at, p.b.data, first_, p.a.data,
                                 second_, beta_at, c.data, result_, c.data, result_, &best.algo,
                                 impl.workspace, impl.workspace_bytes, impl.stream),
-                 "gemm");
+        "gemm");
     return true;
   }
 
  private:
   template <class T>
   void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
-    cuda::expect(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof value),
+    cuda::expect(cuda::cublaslt().desc_set(operation_, attribute, &value, sizeof value),
                  "describing a product");
   }
   template <class T>
   void prefer(cublasLtMatmulPreferenceAttributes_t attribute, const T& value) {
-    cuda::expect(cublasLtMatmulPreferenceSetAttribute(preference_, attribute, &value, sizeof value),
+    cuda::expect(cuda::cublaslt().preference_set(preference_, attribute, &value, sizeof value),
                  "describing a product");
   }
   static void layout(cublasLtMatrixLayout_t& layout, const Matrix& m, std::int64_t rows,
                      std::int64_t cols) {
-    cuda::expect(
-        cublasLtMatrixLayoutCreate(&layout, data_type(m.dtype), static_cast<std::uint64_t>(rows),
-                                   static_cast<std::uint64_t>(cols), m.stride),
-        "describing a matrix");
+    cuda::expect(cuda::cublaslt().layout_create(&layout, data_type(m.dtype),
+                                                static_cast<std::uint64_t>(rows),
+                                                static_cast<std::uint64_t>(cols), m.stride),
+                 "describing a matrix");
   }
 
   cublasLtMatmulDesc_t operation_ = nullptr;
