@@ -33,6 +33,9 @@ class CpuContext {
   // is the slot shared by all. Valid until the next call with the same thread. Throws
   // std::bad_alloc.
   std::byte* scratch(int thread, std::size_t bytes);
+  // Calls body(argument, me) for every me in [0, team) at the same time; returns when all have.
+  // 1 <= team <= threads(). For the ops: bodies neither throw nor call this.
+  void run_team(int team, void (*body)(void*, int), void* argument);
   // Bytes held by all scratch buffers.
   std::size_t scratch_bytes() const;
 

@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "kernels/cpu/thread_team.h"
+
 namespace ds::kernels {
 namespace {
 
@@ -60,10 +62,12 @@ struct CpuContext::Impl {
   Impl(int thread_count, Isa instruction_set)
       : threads(thread_count),
         isa(instruction_set),
-        slots(static_cast<std::size_t>(thread_count) + 1) {}
+        slots(static_cast<std::size_t>(thread_count) + 1),
+        team(thread_count) {}
   int threads;
   Isa isa;
   std::vector<Slot> slots;
+  cpu::ThreadTeam team;
 };
 
 CpuContext::CpuContext(int threads, Isa isa) {
@@ -94,6 +98,10 @@ std::byte* CpuContext::scratch(int thread, std::size_t bytes) {
     slot.size = wanted;
   }
   return slot.data;
+}
+
+void CpuContext::run_team(int team, void (*body)(void*, int), void* argument) {
+  impl_->team.run(team, body, argument);
 }
 
 std::size_t CpuContext::scratch_bytes() const {

@@ -2,8 +2,6 @@
 // rounds as torch's code does: fused in the first moment, nowhere else.
 #include "kernels/adamw.h"
 
-#include <omp.h>
-
 #include "kernels/cpu/ops/parallel.h"
 #include "kernels/cpu/ops/simd.h"
 
@@ -68,9 +66,7 @@ void run(CpuContext& context, const AdamW& op) {
     blocks += blocks_of(items[i]);
     elements += items[i].param.size();
   }
-#pragma omp parallel num_threads(threads_for(context, elements))
-  {
-    const std::int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
+  parallel(context, threads_for(context, elements), [&](int me, int team) {
     const std::int64_t first = blocks * me / team, last = blocks * (me + 1) / team;
     std::int64_t before = 0;  // number of the item's first block
     for (std::size_t i = 0; i < count && before < last; ++i) {
@@ -88,7 +84,7 @@ void run(CpuContext& context, const AdamW& op) {
       }
       before += own;
     }
-  }
+  });
 }
 
 }  // namespace ds::kernels::DSK_ISA

@@ -1,5 +1,3 @@
-#include <omp.h>
-
 #include "kernels/attention.h"
 #include "kernels/cpu/ops/attention_tiles.h"
 #include "kernels/op_check.h"
@@ -208,15 +206,15 @@ void sum_shares(CpuContext& context, const View& dk_rope, const acc_t<T>* sums, 
                 std::int64_t begin, std::int64_t end) {
   using A = acc_t<T>;
   const std::int64_t rope = dk_rope.cols(), size = dk_rope.rows() * rope;
-#pragma omp parallel for num_threads(threads_for(context, shares* size)) schedule(static)
-  for (std::int64_t r = begin; r < end; ++r) {
+  parallel_for(context, threads_for(context, shares * size), end - begin, [&](std::int64_t i) {
+    const std::int64_t r = begin + i;
     T* row = dk_rope.as<T>() + r * dk_rope.row_stride();
     for (std::int64_t c = 0; c < rope; ++c) {
       A sum = 0;
       for (int share = 0; share < shares; ++share) sum += sums[share * size + r * rope + c];
       row[c] = from_acc<T>(sum);
     }
-  }
+  });
 }
 
 template <class T>
@@ -241,17 +239,15 @@ void backward(CpuContext& context, const AttentionBackward& op) {
   const auto sum_bytes = sizeof(A) * static_cast<std::size_t>(shares * size);
   A* sums = reinterpret_cast<A*>(context.scratch(context.threads(), sum_bytes));
   int failures = 0;
-#pragma omp parallel for num_threads(shares) schedule(static) reduction(+ : failures)
-  for (int share = 0; share < shares; ++share) {
-    omp_set_num_threads(1);  // of this thread's products; a team of one would count as serial
+  parallel(context, shares, [&](int share, int) {
     A* dk_rope = sums + share * size;
     for (std::int64_t i = 0; i < size; ++i) dk_rope[i] = A(0);
     Worker<T> worker(op, longest, context.scratch(share, bytes), dk_rope);
     Dealer dealer(total, shares);
     for_tasks(op, [&](const Task& task) {
-      if (dealer.next(cost_of(task)) == share && !worker.run(task)) ++failures;
+      if (dealer.next(cost_of(task)) == share && !worker.run(task)) count_one(failures);
     });
-  }
+  });
   if (failures > 0) op_check::out_of_memory();
   sum_shares<T>(context, op.dk_rope, sums, shares, offsets[0], offsets[count]);
 }

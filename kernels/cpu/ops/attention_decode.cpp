@@ -1,5 +1,3 @@
-#include <omp.h>
-
 #include "kernels/attention.h"
 #include "kernels/cpu/ops/attention_tiles.h"
 #include "kernels/op_check.h"
@@ -118,19 +116,17 @@ void decode(CpuContext& context, const AttentionDecode& op) {
   const std::size_t bytes = Worker<T>::scratch_bytes(op);
   reserve_scratch(context, shares, bytes);
   int failures = 0;
-#pragma omp parallel for num_threads(shares) schedule(static) reduction(+ : failures)
-  for (int share = 0; share < shares; ++share) {
-    omp_set_num_threads(1);  // of this thread's products; a team of one would count as serial
+  parallel(context, shares, [&](int share, int) {
     Worker<T> worker(op, context.scratch(share, bytes));
     Dealer dealer(total, shares);
     for (std::int64_t r = 0; r < rows; ++r) {
       for (std::int64_t g = 0; g < groups; ++g) {
         if (dealer.next(op.visible.data()[r]) != share) continue;
         const std::int64_t head = g * kHeads;
-        if (!worker.run(r, head, least(kHeads, op.heads - head))) ++failures;
+        if (!worker.run(r, head, least(kHeads, op.heads - head))) count_one(failures);
       }
     }
-  }
+  });
   if (failures > 0) op_check::out_of_memory();
 }
 

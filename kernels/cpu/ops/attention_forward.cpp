@@ -1,5 +1,3 @@
-#include <omp.h>
-
 #include "kernels/attention.h"
 #include "kernels/cpu/ops/attention_tiles.h"
 #include "kernels/op_check.h"
@@ -197,15 +195,13 @@ void forward(CpuContext& context, const AttentionForward& op) {
   const std::size_t bytes = Worker<T>::scratch_bytes(op, longest);
   reserve_scratch(context, shares, bytes);
   int failures = 0;
-#pragma omp parallel for num_threads(shares) schedule(static) reduction(+ : failures)
-  for (int share = 0; share < shares; ++share) {
-    omp_set_num_threads(1);  // of this thread's products; a team of one would count as serial
+  parallel(context, shares, [&](int share, int) {
     Worker<T> worker(op, longest, context.scratch(share, bytes));
     Dealer dealer(total, shares);
     for_tasks(op, [&](const Task& task) {
-      if (dealer.next(cost_of(task)) == share && !worker.run(task)) ++failures;
+      if (dealer.next(cost_of(task)) == share && !worker.run(task)) count_one(failures);
     });
-  }
+  });
   if (failures > 0) op_check::out_of_memory();
 }
 

@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/isa_ops.h"
 #include "kernels/cpu/ops/block_scale.h"
+#include "kernels/cpu/ops/parallel.h"
 #include "kernels/cpu/ops/simd.h"
 
 namespace ds::kernels::DSK_ISA {
@@ -62,20 +63,20 @@ void cast(CpuContext& context, const Cast& op) {
   // One long row (a vector) is split by columns instead.
   constexpr std::int64_t kPiece = 16384;
   const std::int64_t pieces = op.scale ? 1 : (cols + kPiece - 1) / kPiece;
-#pragma omp parallel for num_threads(context.threads()) schedule(static) if (rows * cols > kPiece)
-  for (std::int64_t i = 0; i < rows * pieces; ++i) {
-    const std::int64_t row = i / pieces;
-    const std::int64_t begin = i % pieces * kPiece;
-    D* out = dst + row * op.dst.row_stride();
-    if constexpr (dtype_of_v<S> == DType::kF8E4M3) {
-      if (op.scale) {
-        cast_row_scaled(op, row, out);
-        continue;
-      }
-    }
-    const std::int64_t n = begin + kPiece < cols ? kPiece : cols - begin;
-    cast_row(src + row * op.src.row_stride() + begin, n, out + begin);
-  }
+  parallel_for(context, rows * cols > kPiece ? context.threads() : 1, rows * pieces,
+               [&](std::int64_t i) {
+                 const std::int64_t row = i / pieces;
+                 const std::int64_t begin = i % pieces * kPiece;
+                 D* out = dst + row * op.dst.row_stride();
+                 if constexpr (dtype_of_v<S> == DType::kF8E4M3) {
+                   if (op.scale) {
+                     cast_row_scaled(op, row, out);
+                     return;
+                   }
+                 }
+                 const std::int64_t n = begin + kPiece < cols ? kPiece : cols - begin;
+                 cast_row(src + row * op.src.row_stride() + begin, n, out + begin);
+               });
 }
 
 template <class S>

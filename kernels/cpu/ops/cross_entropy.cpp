@@ -46,8 +46,7 @@ void forward(CpuContext& context, const CrossEntropyForward& op) {
   const auto* targets = op.targets.as<std::int32_t>();
   A* loss = op.loss.as<A>();
   A* lse = op.lse.as<A>();
-#pragma omp parallel for num_threads(threads_for(context, kWork* rows* vocab)) schedule(static)
-  for (std::int64_t r = 0; r < rows; ++r) {
+  parallel_for(context, threads_for(context, kWork * rows * vocab), rows, [&](std::int64_t r) {
     const A* row = logits + r * op.logits.row_stride();
     A largest = 0;
     double log_sum = 0.0;
@@ -56,7 +55,7 @@ void forward(CpuContext& context, const CrossEntropyForward& op) {
     // The difference first: a large common offset of the logits costs no accuracy.
     const double below = static_cast<double>(largest) - static_cast<double>(row[targets[r]]);
     loss[r] = static_cast<A>(below + log_sum);
-  }
+  });
 }
 
 template <class A>
@@ -67,15 +66,14 @@ void backward(CpuContext& context, const CrossEntropyBackward& op) {
   const A* lse = op.lse.as<A>();
   A* d_logits = op.d_logits.as<A>();
   const auto scale = static_cast<A>(op.scale);
-#pragma omp parallel for num_threads(threads_for(context, kWork* rows* vocab)) schedule(static)
-  for (std::int64_t r = 0; r < rows; ++r) {
+  parallel_for(context, threads_for(context, kWork * rows * vocab), rows, [&](std::int64_t r) {
     const A* from = logits + r * op.logits.row_stride();
     A* to = d_logits + r * op.d_logits.row_stride();
     const A shift = lse[r];
 #pragma omp simd
     for (std::int64_t i = 0; i < vocab; ++i) to[i] = exp_approx(from[i] - shift) * scale;
     to[targets[r]] -= scale;
-  }
+  });
 }
 
 }  // namespace

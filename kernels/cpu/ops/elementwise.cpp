@@ -42,8 +42,7 @@ void add_scaled(CpuContext& context, const AddScaled& op) {
   const X* x = op.x.as<X>();
   Y* y = op.y.as<Y>();
   const Pieces pieces(op.x.rows(), op.x.cols(), op.x.contiguous() && op.y.contiguous());
-#pragma omp parallel for num_threads(threads_for(context, op.x.size())) schedule(static)
-  for (std::int64_t p = 0; p < pieces.count(); ++p) {
+  parallel_for(context, threads_for(context, op.x.size()), pieces.count(), [&](std::int64_t p) {
     const X* from = x + pieces.row(p) * op.x.row_stride() + pieces.begin(p);
     Y* to = y + pieces.row(p) * op.y.row_stride() + pieces.begin(p);
     if (op.accumulate) {
@@ -51,7 +50,7 @@ void add_scaled(CpuContext& context, const AddScaled& op) {
     } else {
       add_scaled_piece<X, Y, false>(from, pieces.size(p), op.alpha, to);
     }
-  }
+  });
 }
 
 template <class T>
@@ -61,13 +60,12 @@ void scale_columns(CpuContext& context, const ScaleColumns& op) {
   const T* x = op.x.as<T>();
   const A* factor = op.factor.as<A>();
   T* y = op.y.as<T>();
-#pragma omp parallel for num_threads(threads_for(context, op.x.size())) schedule(static)
-  for (std::int64_t r = 0; r < op.x.rows(); ++r) {
+  parallel_for(context, threads_for(context, op.x.size()), op.x.rows(), [&](std::int64_t r) {
     const T* from = x + r * op.x.row_stride();
     T* to = y + r * op.y.row_stride();
 #pragma omp simd
     for (std::int64_t i = 0; i < cols; ++i) to[i] = from_acc<T>(to_acc(from[i]) * factor[i]);
-  }
+  });
 }
 
 constexpr int kBlocks = 16;  // Philox blocks drawn side by side, one a vector lane
@@ -134,17 +132,17 @@ void dropout(CpuContext& context, const Dropout& op) {
   const auto last_dropped = static_cast<std::uint32_t>(__builtin_ceil(op.p * 0x1p32) - 1.0);
   const auto scale = static_cast<A>(1.0 / (1.0 - op.p));
   const std::int64_t per_row = (cols + kPiece - 1) / kPiece;
-#pragma omp parallel for num_threads(threads_for(context, kWork* rows* cols)) schedule(static)
-  for (std::int64_t p = 0; p < rows * per_row; ++p) {
-    const std::int64_t row = p / per_row, begin = p % per_row * kPiece;
-    const std::int64_t n = least(kPiece, cols - begin);
-    const auto at = static_cast<std::uint64_t>(row * cols + begin);
-    const auto skip = static_cast<std::int64_t>(at % 4);  // a row may begin inside a block
-    alignas(64) std::uint32_t words[kPiece + 4 + 4 * kBlocks];
-    draw(op, at / 4, (skip + n + 3) / 4, words);
-    drop_piece<T, kAdd>(x + row * op.x.row_stride() + begin, words + skip, n, last_dropped, scale,
-                        y + row * op.y.row_stride() + begin);
-  }
+  parallel_for(
+      context, threads_for(context, kWork * rows * cols), rows * per_row, [&](std::int64_t p) {
+        const std::int64_t row = p / per_row, begin = p % per_row * kPiece;
+        const std::int64_t n = least(kPiece, cols - begin);
+        const auto at = static_cast<std::uint64_t>(row * cols + begin);
+        const auto skip = static_cast<std::int64_t>(at % 4);  // a row may begin inside a block
+        alignas(64) std::uint32_t words[kPiece + 4 + 4 * kBlocks];
+        draw(op, at / 4, (skip + n + 3) / 4, words);
+        drop_piece<T, kAdd>(x + row * op.x.row_stride() + begin, words + skip, n, last_dropped,
+                            scale, y + row * op.y.row_stride() + begin);
+      });
 }
 
 template <class X>

@@ -1,7 +1,5 @@
 #include "kernels/embedding.h"
 
-#include <omp.h>
-
 #include "kernels/cpu/ops/parallel.h"
 #include "kernels/cpu/ops/simd.h"
 #include "kernels/op_check.h"
@@ -15,15 +13,14 @@ void forward(CpuContext& context, const EmbeddingForward& op) {
   const S* table = op.table.as<S>();
   const auto* ids = op.ids.as<std::int32_t>();
   T* y = op.y.as<T>();
-#pragma omp parallel for num_threads(threads_for(context, tokens* dim)) schedule(static)
-  for (std::int64_t t = 0; t < tokens; ++t) {
+  parallel_for(context, threads_for(context, tokens * dim), tokens, [&](std::int64_t t) {
     const S* from = table + ids[t] * op.table.row_stride();
     T* to = y + t * op.y.row_stride();
 #pragma omp simd
     for (std::int64_t i = 0; i < dim; ++i) {
       to[i] = from_acc<T>(static_cast<acc_t<T>>(to_acc(from[i])));
     }
-  }
+  });
 }
 
 template <class S>
@@ -41,9 +38,7 @@ void backward(CpuContext& context, const EmbeddingBackward& op) {
   const auto* ids = op.ids.as<std::int32_t>();
   A* d_table = op.d_table.as<A>();
   const std::int64_t groups = (dim + kColumns - 1) / kColumns;
-#pragma omp parallel num_threads(threads_for(context, tokens* dim))
-  {
-    const std::int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
+  parallel(context, threads_for(context, tokens * dim), [&](int me, int team) {
     const std::int64_t begin = groups * me / team * kColumns;
     const std::int64_t end = least(groups * (me + 1) / team * kColumns, dim);
     for (std::int64_t t = 0; t < tokens; ++t) {
@@ -51,7 +46,7 @@ void backward(CpuContext& context, const EmbeddingBackward& op) {
       A* __restrict to = d_table + ids[t] * op.d_table.row_stride();
       for (std::int64_t i = begin; i < end; ++i) to[i] += to_acc(from[i]);
     }
-  }
+  });
 }
 
 }  // namespace

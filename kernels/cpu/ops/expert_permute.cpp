@@ -13,11 +13,10 @@ void gather(CpuContext& context, const GatherRows& op) {
   const T* x = op.x.as<T>();
   const auto* index = op.index.as<std::int32_t>();
   T* y = op.y.as<T>();
-#pragma omp parallel for num_threads(threads_for(context, rows* dim)) schedule(static)
-  for (std::int64_t r = 0; r < rows; ++r) {
+  parallel_for(context, threads_for(context, rows * dim), rows, [&](std::int64_t r) {
     __builtin_memcpy(y + r * op.y.row_stride(), x + index[r] * op.x.row_stride(),
                      static_cast<std::size_t>(dim) * sizeof(T));
-  }
+  });
 }
 
 // One token, kColumns columns from `begin`: the sums of a few columns at a time stay in registers.
@@ -56,10 +55,9 @@ void combine(CpuContext& context, const CombineRows& op) {
   const auto* index = op.index.as<std::int32_t>();
   Y* y = op.y.as<Y>();
   const std::int64_t work = op.index.size() * op.y.cols();
-#pragma omp parallel for num_threads(threads_for(context, work)) schedule(static)
-  for (std::int64_t t = 0; t < tokens; ++t) {
+  parallel_for(context, threads_for(context, work), tokens, [&](std::int64_t t) {
     combine_row(op, x, index + t * op.index.row_stride(), y + t * op.y.row_stride());
-  }
+  });
 }
 
 }  // namespace

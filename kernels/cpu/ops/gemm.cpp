@@ -1,11 +1,11 @@
 #include "kernels/gemm.h"
 
 #include <dnnl.h>
-#include <omp.h>
 
 #include "kernels/cpu/gemm_plan.h"
 #include "kernels/cpu/isa_ops.h"
 #include "kernels/cpu/ops/block_scale.h"
+#include "kernels/cpu/ops/parallel.h"
 #include "kernels/cpu/ops/simd.h"
 #include "kernels/cpu/ops/widen.h"
 
@@ -388,34 +388,18 @@ bool run_tile(const GemmTile& tile, float* scratch) {
 
 void run(CpuContext& context, const Gemm& op) {
   const cpu::GemmPlan plan(context, op);
-  const GemmPass* passes = plan.passes();
-  const std::int64_t pass_count = plan.pass_count();
   const int threads = context.threads();
   int failures = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : failures)
-  {
-    // The library runs serially inside an active parallel region; a region of one thread does not
-    // count as active.
-    omp_set_num_threads(1);
-    // Fewer threads than asked for may come: each takes the shares of those that are missing, and
-    // the cuts, hence the results, stay the same.
-    const int step = omp_get_num_threads();
-    const int self = omp_get_thread_num();
-    for (std::int64_t i = 0; i < pass_count; ++i) {
-      const GemmPass& pass = passes[i];
-      if (pass.widen_count > 0) {
-        for (int t = self; t < threads; t += step) widen_share(pass, t, threads);
-#pragma omp barrier
-      }
-      for (int t = self; t < threads; t += step) {
-        for (std::int64_t at = pass.first[t]; at < pass.first[t + 1]; ++at) {
-          failures += run_tile(pass.tiles[at], plan.scratch(t)) ? 0 : 1;
-        }
-      }
-      if (i + 1 < pass_count) {
-#pragma omp barrier
-      }
+  for (std::int64_t i = 0; i < plan.pass_count(); ++i) {
+    const GemmPass& pass = plan.passes()[i];
+    if (pass.widen_count > 0) {
+      parallel(context, threads, [&](int me, int team) { widen_share(pass, me, team); });
     }
+    parallel(context, threads, [&](int me, int) {
+      for (std::int64_t at = pass.first[me]; at < pass.first[me + 1]; ++at) {
+        if (!run_tile(pass.tiles[at], plan.scratch(me))) count_one(failures);
+      }
+    });
   }
   if (failures > 0) cpu::throw_library_failure();
 }

@@ -23,6 +23,33 @@ inline void reserve_scratch(CpuContext& context, int threads, std::size_t bytes)
   for (int t = 0; t < threads; ++t) context.scratch(t, bytes);
 }
 
+// Calls f(me, team) on `team` threads at the same time.
+template <class F>
+void parallel(CpuContext& context, int team, F f) {
+  struct Job {
+    F& f;
+    int team;
+  } job{f, team};
+  context.run_team(
+      team,
+      [](void* argument, int me) {
+        Job& own = *static_cast<Job*>(argument);
+        own.f(me, own.team);
+      },
+      &job);
+}
+// Calls f(i) for i in [0, count), each thread a contiguous share.
+template <class F>
+void parallel_for(CpuContext& context, int team, std::int64_t count, F f) {
+  parallel(context, team, [&f, count](int me, int of) {
+    const std::int64_t end = count * (me + 1) / of;
+    for (std::int64_t i = count * me / of; i < end; ++i) f(i);
+  });
+}
+
+// ++count, whoever else does so at the same time.
+inline void count_one(int& count) { __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED); }
+
 // A matrix cut into pieces of at most kPiece neighbouring elements of one row; rows that follow
 // each other without a gap count as one row.
 class Pieces {

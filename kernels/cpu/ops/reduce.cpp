@@ -1,7 +1,5 @@
 #include "kernels/reduce.h"
 
-#include <omp.h>
-
 #include "kernels/cpu/ops/block_scale.h"
 #include "kernels/cpu/ops/parallel.h"
 #include "kernels/cpu/ops/simd.h"
@@ -31,8 +29,7 @@ void column_sum(CpuContext& context, const ColumnSum& op) {
   A* y = op.y.as<A>();
   const auto bytes = sizeof(A) * static_cast<std::size_t>(groups * cols);
   A* sums = reinterpret_cast<A*>(context.scratch(context.threads(), bytes));
-#pragma omp parallel for num_threads(threads_for(context, rows* cols)) schedule(static)
-  for (std::int64_t g = 0; g < groups; ++g) {
+  parallel_for(context, threads_for(context, rows * cols), groups, [&](std::int64_t g) {
     A* own = sums + g * cols;
     for (std::int64_t i = 0; i < cols; ++i) own[i] = A(0);
     for (std::int64_t r = g * kRows; r < least(rows, (g + 1) * kRows); ++r) {
@@ -43,7 +40,7 @@ void column_sum(CpuContext& context, const ColumnSum& op) {
         add_product_row(row, z + r * op.z.row_stride(), cols, own);
       }
     }
-  }
+  });
   for (std::int64_t g = 0; g < groups; ++g) {
     for (std::int64_t i = 0; i < cols; ++i) y[i] += sums[g * cols + i];
   }
@@ -71,15 +68,14 @@ void row_squared_norm(CpuContext& context, const RowSquaredNorm& op) {
   const std::int64_t rows = op.x.rows();
   float* narrow = op.y.dtype() == DType::kF32 ? op.y.as<float>() : nullptr;
   double* wide = op.y.dtype() == DType::kF64 ? op.y.as<double>() : nullptr;
-#pragma omp parallel for num_threads(threads_for(context, op.x.size())) schedule(static)
-  for (std::int64_t r = 0; r < rows; ++r) {
+  parallel_for(context, threads_for(context, op.x.size()), rows, [&](std::int64_t r) {
     const double sum = row_sum<T>(op, r);
     if (wide != nullptr) {
       wide[r] = sum;
     } else {
       narrow[r] = static_cast<float>(sum);
     }
-  }
+  });
 }
 
 template <class T>
@@ -136,9 +132,7 @@ void run(CpuContext& context, const SquaredNorm& op) {
   for (std::size_t i = 0; i < count; ++i) blocks += norm_blocks(tensors[i]);
   const auto bytes = sizeof(double) * static_cast<std::size_t>(blocks);
   auto* partial = reinterpret_cast<double*>(context.scratch(context.threads(), bytes));
-#pragma omp parallel num_threads(threads_for(context, blocks* kNormBlock / 4))
-  {
-    const std::int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
+  parallel(context, threads_for(context, blocks * kNormBlock / 4), [&](int me, int team) {
     const std::int64_t begin = blocks * me / team, end = blocks * (me + 1) / team;
     std::int64_t first = 0;  // number of the tensor's first block
     for (std::size_t i = 0; i < count && first < end; ++i) {
@@ -153,7 +147,7 @@ void run(CpuContext& context, const SquaredNorm& op) {
       }
       first += own;
     }
-  }
+  });
   const double* next = partial;
   for (std::size_t i = 0; i < count; ++i) {
     double sum = 0.0;

@@ -19,8 +19,7 @@ void forward(CpuContext& context, const RmsNormForward& op) {
   T* y = op.y.as<T>();
   A* rstd = op.rstd.as<A>();
   const auto eps = static_cast<A>(op.eps);
-#pragma omp parallel for num_threads(threads_for(context, tokens* dim)) schedule(static)
-  for (std::int64_t t = 0; t < tokens; ++t) {
+  parallel_for(context, threads_for(context, tokens * dim), tokens, [&](std::int64_t t) {
     const T* from = x + t * x_stride;
     T* to = y + t * y_stride;
     const A scale = A(1) / root(dot(from, from, dim) / static_cast<A>(dim) + eps);
@@ -29,7 +28,7 @@ void forward(CpuContext& context, const RmsNormForward& op) {
     for (std::int64_t i = 0; i < dim; ++i) {
       to[i] = from_acc<T>(weight[i] * to_acc(from_acc<T>(to_acc(from[i]) * scale)));
     }
-  }
+  });
 }
 
 template <class T, bool kAdd>
@@ -80,8 +79,7 @@ void backward(CpuContext& context, const RmsNormBackward& op) {
     sums = reinterpret_cast<A*>(context.scratch(context.threads(), bytes));
   }
   // Fewer threads than shares may come; the shares, and so the order of the sums, stay the same.
-#pragma omp parallel for num_threads(shares) schedule(static)
-  for (int share = 0; share < shares; ++share) {
+  parallel_for(context, shares, shares, [&](int share) {
     A* own = sums == nullptr ? nullptr : sums + share * padded;
     if (own != nullptr) {
       for (std::int64_t i = 0; i < dim; ++i) own[i] = A(0);
@@ -98,7 +96,7 @@ void backward(CpuContext& context, const RmsNormBackward& op) {
         backward_row<T, false>(dy_row, x_row, weight, rstd[t], dim, dx_row);
       }
     }
-  }
+  });
   if (sums == nullptr) return;
   A* dweight = op.dweight.as<A>();
   for (int share = 0; share < shares; ++share) {

@@ -32,19 +32,19 @@ void rope(CpuContext& context, const Rope& op) {
   const A* sines = op.sin.as<A>();
   const auto* positions = op.positions.as<std::int32_t>();
   const A sign = op.inverse ? A(-1) : A(1);
-#pragma omp parallel for num_threads(threads_for(context, tokens* op.heads* pairs)) schedule(static)
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    const A* cosine = cosines + positions[t] * op.cos.row_stride();
-    const A* sine = sines + positions[t] * op.sin.row_stride();
-    T* head = x + t * stride + op.offset;
-    for (int h = 0; h < op.heads; ++h, head += op.head_stride) {
-      if (op.interleaved) {
-        rotate<T, 2>(head, 1, pairs, cosine, sine, sign);
-      } else {
-        rotate<T, 1>(head, pairs, pairs, cosine, sine, sign);
-      }
-    }
-  }
+  parallel_for(context, threads_for(context, tokens * op.heads * pairs), tokens,
+               [&](std::int64_t t) {
+                 const A* cosine = cosines + positions[t] * op.cos.row_stride();
+                 const A* sine = sines + positions[t] * op.sin.row_stride();
+                 T* head = x + t * stride + op.offset;
+                 for (int h = 0; h < op.heads; ++h, head += op.head_stride) {
+                   if (op.interleaved) {
+                     rotate<T, 2>(head, 1, pairs, cosine, sine, sign);
+                   } else {
+                     rotate<T, 1>(head, pairs, pairs, cosine, sine, sign);
+                   }
+                 }
+               });
 }
 
 }  // namespace

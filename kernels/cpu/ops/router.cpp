@@ -1,7 +1,5 @@
 #include "kernels/router.h"
 
-#include <omp.h>
-
 #include "kernels/cpu/ops/parallel.h"
 #include "kernels/cpu/ops/simd.h"
 #include "kernels/op_check.h"
@@ -136,20 +134,21 @@ void forward(CpuContext& context, const RouterForward& op) {
   const std::size_t bytes = Workspace<A>::bytes(experts, s);
   const int threads = threads_for(context, kWork * tokens * experts);
   reserve_scratch(context, threads, bytes);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    const Workspace<A> w(context.scratch(omp_get_thread_num(), bytes), experts, s);
-    A* row_scores = scores + t * op.scores.row_stride();
-    std::int32_t* row_chosen = chosen + t * op.experts.row_stride();
-    A* row_weights = weights + t * op.weights.row_stride();
-    score(logits + t * op.logits.row_stride(), experts, s.scoring, row_scores);
-    for (std::int64_t e = 0; e < experts; ++e) {
-      w.choice[e] = bias == nullptr ? row_scores[e] : row_scores[e] + bias[e];
+  parallel(context, threads, [&](int me, int team) {
+    const Workspace<A> w(context.scratch(me, bytes), experts, s);
+    for (std::int64_t t = tokens * me / team; t < tokens * (me + 1) / team; ++t) {
+      A* row_scores = scores + t * op.scores.row_stride();
+      std::int32_t* row_chosen = chosen + t * op.experts.row_stride();
+      A* row_weights = weights + t * op.weights.row_stride();
+      score(logits + t * op.logits.row_stride(), experts, s.scoring, row_scores);
+      for (std::int64_t e = 0; e < experts; ++e) {
+        w.choice[e] = bias == nullptr ? row_scores[e] : row_scores[e] + bias[e];
+      }
+      choose(w, experts, s, row_chosen);
+      const A total = normaliser(row_scores, row_chosen, s);
+      for (int k = 0; k < s.top_k; ++k) row_weights[k] = row_scores[row_chosen[k]] / total * scale;
     }
-    choose(w, experts, s, row_chosen);
-    const A total = normaliser(row_scores, row_chosen, s);
-    for (int k = 0; k < s.top_k; ++k) row_weights[k] = row_scores[row_chosen[k]] / total * scale;
-  }
+  });
 }
 
 // Of one token, into d_logits: first d score of the chosen experts, 0 elsewhere.
@@ -184,12 +183,11 @@ void backward(CpuContext& context, const RouterBackward& op) {
   const auto* chosen = op.experts.as<std::int32_t>();
   const A* d_weights = op.d_weights.as<A>();
   A* d_logits = op.d_logits.as<A>();
-#pragma omp parallel for num_threads(threads_for(context, tokens* experts)) schedule(static)
-  for (std::int64_t t = 0; t < tokens; ++t) {
+  parallel_for(context, threads_for(context, tokens * experts), tokens, [&](std::int64_t t) {
     backward_row(op.settings, experts, scores + t * op.scores.row_stride(),
                  chosen + t * op.experts.row_stride(), d_weights + t * op.d_weights.row_stride(),
                  d_logits + t * op.d_logits.row_stride());
-  }
+  });
 }
 
 }  // namespace

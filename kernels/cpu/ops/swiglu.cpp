@@ -16,8 +16,7 @@ void forward(CpuContext& context, const SwigluForward& op) {
   const T* gate_up = op.gate_up.as<T>();
   const A* row_weight = op.row_weight ? op.row_weight.as<A>() : nullptr;
   T* y = op.y.as<T>();
-#pragma omp parallel for num_threads(threads_for(context, kWork* rows* width)) schedule(static)
-  for (std::int64_t r = 0; r < rows; ++r) {
+  parallel_for(context, threads_for(context, kWork * rows * width), rows, [&](std::int64_t r) {
     const T* gate = gate_up + r * op.gate_up.row_stride();
     const T* up = gate + width;
     T* out = y + r * op.y.row_stride();
@@ -27,7 +26,7 @@ void forward(CpuContext& context, const SwigluForward& op) {
       const A g = to_acc(gate[i]);
       out[i] = from_acc<T>(weight * (g * sigmoid(g)) * to_acc(up[i]));
     }
-  }
+  });
 }
 
 // d_gate and d_up may be gate and up: each element is read before it is written. Returns the
@@ -61,15 +60,14 @@ void backward(CpuContext& context, const SwigluBackward& op) {
   T* d_gate_up = op.d_gate_up.as<T>();
   const A* row_weight = op.row_weight ? op.row_weight.as<A>() : nullptr;
   A* d_row_weight = op.row_weight ? op.d_row_weight.as<A>() : nullptr;
-#pragma omp parallel for num_threads(threads_for(context, kWork* rows* width)) schedule(static)
-  for (std::int64_t r = 0; r < rows; ++r) {
+  parallel_for(context, threads_for(context, kWork * rows * width), rows, [&](std::int64_t r) {
     const T* gate = gate_up + r * op.gate_up.row_stride();
     T* d_gate = d_gate_up + r * op.d_gate_up.row_stride();
     const A weight = row_weight == nullptr ? A(1) : row_weight[r];
     const A d_weight = backward_row(dy + r * op.dy.row_stride(), gate, gate + width, weight, width,
                                     d_gate, d_gate + width);
     if (d_row_weight != nullptr) d_row_weight[r] = d_weight;
-  }
+  });
 }
 
 }  // namespace
