@@ -89,8 +89,10 @@ View DeepSeekModel::forward_blocks(Exec& exec, const Rows& rows, const ConstView
   return h;
 }
 
-LossSums DeepSeekModel::forward_backward(Exec& exec, const TokenBatch& batch, double grad_scale,
+LossSums DeepSeekModel::forward_backward(Exec& whole, const TokenBatch& batch, double grad_scale,
                                          Recompute recompute) {
+  Exec exec = whole;
+  exec.selective = recompute == Recompute::kSelective;
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
   const Rows rows = rows_of(batch);

@@ -19,9 +19,9 @@
 
 namespace ds {
 
-// Which activations are kept for backward: everything, or one tensor a layer and the rest is
-// recomputed. The result has the same bits either way.
-enum class Recompute { kNone, kFull };
+// Which activations are kept for backward: everything, what is costly to make again, or one tensor
+// a layer. The result has the same bits whichever.
+enum class Recompute { kNone, kSelective, kFull };
 
 // Latent KV cache of one sequence: per layer [capacity, kv_lora + rope] (reference/model.md 3).
 class Sequence {
@@ -65,7 +65,7 @@ class DeepSeekModel {
 
   // Sum of the target losses of the batch; adds the gradients of sum * grad_scale to the trainable
   // parameters.
-  LossSums forward_backward(Exec& exec, const TokenBatch& batch, double grad_scale,
+  LossSums forward_backward(Exec& whole, const TokenBatch& batch, double grad_scale,
                             Recompute recompute);
   // The same sum without gradients. `each`, when given, receives the loss of every target in the
   // batch's order.

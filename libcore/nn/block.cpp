@@ -8,7 +8,7 @@ namespace ds {
 void Block::mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const {
   const std::int64_t tokens = saved.h_mid.rows();
   saved.mlp_rstd = exec.saved.allocate("mlp.rstd", exec.statistics(), {tokens});
-  saved.mlp_xn = exec.saved.allocate("mlp.xn", exec.dtype, {tokens, saved.h_mid.cols()});
+  saved.mlp_xn = exec.droppable().allocate("mlp.xn", exec.dtype, {tokens, saved.h_mid.cols()});
   mlp_norm.forward(exec, saved.h_mid, saved.mlp_xn, saved.mlp_rstd);
   copy_rows(exec, saved.h_mid, h_out);
   if (moe) {
@@ -20,10 +20,11 @@ void Block::mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const 
 
 void Block::forward(Exec& exec, const Rows& rows, const ConstView& h, const View& h_out,
                     BlockSaved& saved) const {
+  ArenaScope scope(exec.scratch);
   const std::int64_t tokens = h.rows();
   const std::int64_t hidden = h.cols();
   saved.attention_rstd = exec.saved.allocate("attention.rstd", exec.statistics(), {tokens});
-  saved.attention.xn = exec.saved.allocate("attention.xn", exec.dtype, {tokens, hidden});
+  saved.attention.xn = exec.droppable().allocate("attention.xn", exec.dtype, {tokens, hidden});
   saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {tokens, hidden});
   attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
   copy_rows(exec, h, saved.h_mid);
@@ -31,16 +32,37 @@ void Block::forward(Exec& exec, const Rows& rows, const ConstView& h, const View
   mlp_forward(exec, h_out, saved);
 }
 
+void Block::restore_mlp(Exec& exec, BlockSaved& saved) const {
+  const View& mid = saved.h_mid;
+  saved.mlp_xn = exec.saved.allocate("mlp.xn", exec.dtype, {mid.rows(), mid.cols()});
+  mlp_norm.forward(exec, mid, saved.mlp_xn, saved.mlp_rstd);
+  saved.moe.xn = saved.mlp_xn;
+  for (MlpSaved* each : {&saved.mlp, &saved.moe.shared}) {
+    each->gate_proj.x = saved.mlp_xn;
+    each->up_proj.x = saved.mlp_xn;
+  }
+}
+
+void Block::restore_attention(Exec& exec, const Rows& rows, const ConstView& h,
+                              BlockSaved& saved) const {
+  saved.attention.xn = exec.saved.allocate("attention.xn", exec.dtype, {h.rows(), h.cols()});
+  attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
+  attention.restore(exec, rows, saved.attention);
+}
+
 void Block::backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSaved& saved,
                      const View& dh, bool need_dx) const {
   ArenaScope scope(exec.scratch);
+  ArenaScope restored(exec.saved);
   const View dxn = exec.scratch.allocate("block.dxn", exec.dtype, {dh.rows(), dh.cols()});
+  if (exec.selective) restore_mlp(exec, saved);
   if (moe) {
     moe->backward(exec, dh, saved.moe, dxn);
   } else {
     mlp->backward(exec, dh, saved.mlp, dxn, false);
   }
   mlp_norm.backward(exec, dxn, saved.h_mid, saved.mlp_rstd, dh, true);
+  if (exec.selective) restore_attention(exec, rows, h, saved);
   const bool need_dxn = need_dx || attention_norm.parameter != nullptr;
   attention.backward(exec, rows, dh, saved.attention, need_dxn ? dxn : View());
   if (need_dxn) attention_norm.backward(exec, dxn, h, saved.attention_rstd, dh, true);

@@ -39,6 +39,9 @@ struct Block {
 
  private:
   void mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const;
+  // What selective recomputation dropped, before the backward of either half; in exec.saved.
+  void restore_mlp(Exec& exec, BlockSaved& saved) const;
+  void restore_attention(Exec& exec, const Rows& rows, const ConstView& h, BlockSaved& saved) const;
 };
 
 }  // namespace ds

@@ -12,10 +12,16 @@ struct Exec {
   Device& device;
   Arena& saved;
   Arena& scratch;
-  DType dtype = DType::kF32;      // compute dtype: F32, BF16 or F64
-  bool training = false;          // dropout is active
+  DType dtype = DType::kF32;  // compute dtype: F32, BF16 or F64
+  bool training = false;      // dropout is active
+  // Activations that are cheap to make again are not kept for backward (ActivationGroup in
+  // libcore/train/memory_plan.h names them); backward makes them with the same bits.
+  bool selective = false;
   std::uint64_t seed = 0;         // of dropout
   std::uint64_t step_stream = 0;  // unique per optimizer step and micro-batch
+  // Where activations go that selective recomputation drops: in scratch they live as long as the
+  // block's forward.
+  Arena& droppable() const { return selective ? scratch : saved; }
   DType statistics() const { return kernels::statistics_dtype(dtype); }
 };
 

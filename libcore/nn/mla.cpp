@@ -12,50 +12,58 @@ namespace ds {
 using kernels::Gemm;
 using kernels::GemmProblem;
 
+void Mla::rotate(Exec& exec, const ConstView& positions, const View& x, int heads, int stride,
+                 int offset, bool inverse) const {
+  exec.device.run(kernels::Rope{.x = x,
+                                .positions = positions,
+                                .cos = rope.cos,
+                                .sin = rope.sin,
+                                .heads = heads,
+                                .head_stride = stride,
+                                .offset = offset,
+                                .interleaved = rope.interleaved,
+                                .inverse = inverse});
+}
+
 void Mla::rotate(Exec& exec, const ConstView& positions, const View& q, const View& k_rope,
                  bool inverse) const {
-  exec.device.run(kernels::Rope{.x = q,
-                                .positions = positions,
-                                .cos = rope.cos,
-                                .sin = rope.sin,
-                                .heads = shape.heads,
-                                .head_stride = shape.nope + shape.rope,
-                                .offset = shape.nope,
-                                .interleaved = rope.interleaved,
-                                .inverse = inverse});
-  exec.device.run(kernels::Rope{.x = k_rope,
-                                .positions = positions,
-                                .cos = rope.cos,
-                                .sin = rope.sin,
-                                .heads = 1,
-                                .head_stride = shape.rope,
-                                .offset = 0,
-                                .interleaved = rope.interleaved,
-                                .inverse = inverse});
+  rotate(exec, positions, q, shape.heads, shape.nope + shape.rope, shape.nope, inverse);
+  rotate(exec, positions, k_rope, 1, shape.rope, 0, inverse);
+}
+
+void Mla::project_latent_queries(Exec& exec, Arena& arena, MlaSaved& saved) const {
+  saved.q_an = arena.allocate("attention.q_an", exec.dtype, {saved.q_a.rows(), q_a_proj.out});
+  saved.q = arena.allocate("attention.q", exec.dtype, {saved.q_a.rows(), q_b_proj.out});
+  q_a_norm.forward(exec, saved.q_a, saved.q_an, saved.q_a_rstd);
+  const LinearForward q_b{
+      .layer = &q_b_proj, .x = saved.q_an, .y = saved.q, .saved = &saved.q_b_proj};
+  linear_forward(exec, {&q_b, 1});
+}
+
+void Mla::project_keys(Exec& exec, const View& kv, MlaSaved& saved) const {
+  saved.kv = kv;
+  const LinearForward kv_b{
+      .layer = &kv_b_proj, .x = saved.latent, .y = saved.kv, .saved = &saved.kv_b_proj};
+  linear_forward(exec, {&kv_b, 1});
 }
 
 // Fills saved.q and saved.kv_a (not yet rotated) and saved.latent from saved.xn.
 void Mla::project_queries(Exec& exec, std::int64_t tokens, MlaSaved& saved) const {
   const DType dtype = exec.dtype;
-  const std::int64_t q_width = shape.heads * (shape.nope + shape.rope);
-  saved.q = exec.saved.allocate("attention.q", dtype, {tokens, q_width});
   saved.kv_a = exec.saved.allocate("attention.kv_a", dtype, {tokens, kv_lora_rank + shape.rope});
   saved.kv_a_rstd = exec.saved.allocate("attention.kv_a_rstd", exec.statistics(), {tokens});
-  saved.latent = exec.saved.allocate("attention.latent", dtype, {tokens, kv_lora_rank});
+  saved.latent = exec.droppable().allocate("attention.latent", dtype, {tokens, kv_lora_rank});
   const LinearForward kv_a{
       .layer = &kv_a_proj, .x = saved.xn, .y = saved.kv_a, .saved = &saved.kv_a_proj};
   if (has_q_lora) {
     saved.q_a = exec.saved.allocate("attention.q_a", dtype, {tokens, q_a_proj.out});
     saved.q_a_rstd = exec.saved.allocate("attention.q_a_rstd", exec.statistics(), {tokens});
-    saved.q_an = exec.saved.allocate("attention.q_an", dtype, {tokens, q_a_proj.out});
     const LinearForward calls[] = {
         {.layer = &q_a_proj, .x = saved.xn, .y = saved.q_a, .saved = &saved.q_a_proj}, kv_a};
     linear_forward(exec, calls);
-    q_a_norm.forward(exec, saved.q_a, saved.q_an, saved.q_a_rstd);
-    const LinearForward q_b{
-        .layer = &q_b_proj, .x = saved.q_an, .y = saved.q, .saved = &saved.q_b_proj};
-    linear_forward(exec, {&q_b, 1});
+    project_latent_queries(exec, exec.droppable(), saved);
   } else {
+    saved.q = exec.saved.allocate("attention.q", dtype, {tokens, q_proj.out});
     const LinearForward calls[] = {
         {.layer = &q_proj, .x = saved.xn, .y = saved.q, .saved = &saved.q_proj}, kv_a};
     linear_forward(exec, calls);
@@ -68,11 +76,8 @@ void Mla::forward(Exec& exec, const Rows& rows, const View& y, MlaSaved& saved) 
   project_queries(exec, tokens, saved);
   const View k_rope = saved.kv_a.slice_cols(kv_lora_rank, shape.rope);
   rotate(exec, rows.positions, saved.q, k_rope, false);
-  saved.kv = exec.saved.allocate("attention.kv", exec.dtype,
-                                 {tokens, shape.heads * (shape.nope + shape.value)});
-  const LinearForward kv_b{
-      .layer = &kv_b_proj, .x = saved.latent, .y = saved.kv, .saved = &saved.kv_b_proj};
-  linear_forward(exec, {&kv_b, 1});
+  project_keys(exec, exec.droppable().allocate("attention.kv", exec.dtype, {tokens, kv_b_proj.out}),
+               saved);
   saved.o = exec.saved.allocate("attention.o", exec.dtype, {tokens, shape.heads * shape.value});
   saved.lse = exec.saved.allocate("attention.lse", exec.statistics(), {shape.heads, tokens});
   exec.device.run(kernels::AttentionForward{.shape = shape,
@@ -86,6 +91,21 @@ void Mla::forward(Exec& exec, const Rows& rows, const View& y, MlaSaved& saved) 
   const LinearForward out{
       .layer = &o_proj, .x = saved.o, .y = y, .beta = 1.0, .saved = &saved.o_proj};
   linear_forward(exec, {&out, 1});
+}
+
+void Mla::restore(Exec& exec, const Rows& rows, MlaSaved& saved) const {
+  const std::int64_t tokens = rows.tokens();
+  if (has_q_lora) {
+    project_latent_queries(exec, exec.saved, saved);
+    rotate(exec, rows.positions, saved.q, shape.heads, shape.nope + shape.rope, shape.nope, false);
+  }
+  saved.latent = exec.saved.allocate("attention.latent", exec.dtype, {tokens, kv_lora_rank});
+  kv_a_norm.forward(exec, saved.kv_a.slice_cols(0, kv_lora_rank), saved.latent, saved.kv_a_rstd);
+  project_keys(exec, exec.saved.allocate("attention.kv", exec.dtype, {tokens, kv_b_proj.out}),
+               saved);
+  saved.q_proj.x = saved.xn;
+  saved.q_a_proj.x = saved.xn;
+  saved.kv_a_proj.x = saved.xn;
 }
 
 void Mla::backward(Exec& exec, const Rows& rows, const ConstView& dy, MlaSaved& saved,

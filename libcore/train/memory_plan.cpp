@@ -11,24 +11,42 @@ namespace ds {
 
 namespace {
 
-// Elements a token keeps in one block until its backward (the structs ...Saved of libcore/nn).
-std::int64_t saved_elements(const ModelConfig& c, std::int64_t layer, std::int64_t rank) {
+// Of one layer (the structs ...Saved of libcore/nn), in a fixed order.
+std::vector<ActivationGroup> layer_groups(const ModelConfig& c, std::int64_t layer,
+                                          std::int64_t rank, std::int64_t length) {
   const std::int64_t heads = c.num_attention_heads;
-  std::int64_t n = 3 * c.hidden_size;                // xn, h_mid, mlp_xn
-  n += 2 * c.q_lora_rank;                            // q_a, q_an
-  n += heads * c.q_head_dim();                       // q
-  n += 2 * c.kv_lora_rank + c.qk_rope_head_dim;      // kv_a, latent
-  n += heads * (c.qk_nope_head_dim + c.v_head_dim);  // kv
-  n += heads * c.v_head_dim + heads;                 // o, lse
-  n += 5 * rank;                                     // adapters' p
+  const std::int64_t hidden = c.hidden_size;
+  const bool q_lora = c.q_lora_rank > 0;
+  const auto product = [](std::int64_t in, std::int64_t out) {
+    return 2.0 * static_cast<double>(in) * static_cast<double>(out);
+  };
+  const std::int64_t norms = 2 * hidden + c.q_lora_rank + c.kv_lora_rank;
+  const std::int64_t queries = heads * c.q_head_dim();
+  const std::int64_t keys = heads * (c.qk_nope_head_dim + c.v_head_dim);
+  const std::int64_t latents = c.q_lora_rank + c.kv_lora_rank + c.qk_rope_head_dim;
+  const std::int64_t o = heads * c.v_head_dim;
+  std::vector<ActivationGroup> groups{
+      {"norm outputs", norms, 5.0 * static_cast<double>(norms), true},
+      {"keys, values", keys, product(c.kv_lora_rank, keys), true},
+      {"queries", queries, product(q_lora ? c.q_lora_rank : hidden, queries), q_lora},
+      {"latents", latents, product(hidden, latents), false},
+      {"attention", o + heads, static_cast<double>(length) * static_cast<double>(queries + o),
+       false},
+      {"residual", hidden, product(o, hidden), false}};
+  std::int64_t wide = 2 * c.intermediate_size;
+  std::int64_t adapters = 5 * rank + 3 * rank;
   if (c.is_moe_layer(layer)) {
-    n += 2 * c.n_routed_experts;  // scores, logits
-    n += c.num_experts_per_tok * (2 * c.moe_intermediate_size + 3 * rank + 4);
-    n += 2 * c.n_shared_experts * c.moe_intermediate_size + 3 * rank;
-  } else {
-    n += 2 * c.intermediate_size + 3 * rank;
+    const std::int64_t k = c.num_experts_per_tok;
+    const std::int64_t routed = k * 2 * c.moe_intermediate_size;
+    groups.push_back({"routed gate, up", routed, product(hidden, routed), false});
+    groups.push_back(
+        {"routing", c.n_routed_experts + 4 * k, product(hidden, c.n_routed_experts), false});
+    wide = 2 * c.n_shared_experts * c.moe_intermediate_size;
+    adapters += 3 * rank * k;
   }
-  return n;
+  groups.push_back({"dense gate, up", wide, product(hidden, wide), false});
+  if (rank > 0) groups.push_back({"adapters", adapters, product(hidden, adapters), false});
+  return groups;
 }
 
 // Elements a token needs in scratch at the worst moment of a block's backward.
@@ -46,6 +64,28 @@ std::int64_t scratch_elements(const ModelConfig& c, std::int64_t layer) {
 
 }  // namespace
 
+std::vector<ActivationGroup> activation_groups(const ModelConfig& config, std::int64_t lora_rank,
+                                               std::int64_t length) {
+  std::vector<ActivationGroup> all;
+  for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    for (const ActivationGroup& group : layer_groups(config, layer, lora_rank, length)) {
+      const auto same = std::find_if(all.begin(), all.end(), [&](const ActivationGroup& other) {
+        return other.name == group.name;
+      });
+      if (same == all.end()) {
+        all.push_back(group);
+      } else {
+        same->elements += group.elements;
+        same->flops += group.flops;
+      }
+    }
+  }
+  std::stable_sort(all.begin(), all.end(), [](const ActivationGroup& a, const ActivationGroup& b) {
+    return static_cast<double>(a.elements) * b.flops > static_cast<double>(b.elements) * a.flops;
+  });
+  return all;
+}
+
 MemoryPlan plan_memory(const ModelConfig& config, const MemoryRequest& request,
                        std::int64_t base_bytes) {
   MemoryPlan plan;
@@ -56,16 +96,29 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryRequest& request,
   plan.parts["gradients"] = request.trainable * statistic;
   plan.parts["optimizer"] = 2 * request.trainable * statistic;
 
+  // The residual stream at every border of layers, what the layers keep, and what the layer at work
+  // has made again.
   std::int64_t saved = (config.num_hidden_layers + 1) * config.hidden_size;
-  std::int64_t largest = 0;
+  std::int64_t remade = 0;
+  std::int64_t dropped = 0;
   std::int64_t scratch = 0;
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    const std::int64_t one = saved_elements(config, layer, request.lora_rank);
-    largest = std::max(largest, one);
-    if (request.recompute == Recompute::kNone) saved += one;
+    std::int64_t again = 0;
+    std::int64_t cheap = 0;
+    for (const ActivationGroup& group :
+         layer_groups(config, layer, request.lora_rank, request.longest)) {
+      if (group.dropped_selective) cheap += group.elements;
+      const bool drop = request.recompute == Recompute::kFull ||
+                        (request.recompute == Recompute::kSelective && group.dropped_selective);
+      (drop ? again : saved) += group.elements;
+    }
+    remade = std::max(remade, again);
+    dropped = std::max(dropped, cheap);
     scratch = std::max(scratch, scratch_elements(config, layer));
   }
-  if (request.recompute == Recompute::kFull) saved += largest;
+  saved += remade;
+  // Under selective recomputation these lie in scratch while a block runs forward.
+  if (request.recompute == Recompute::kSelective) scratch += dropped;
   plan.parts["activations"] = request.tokens * saved * element;
 
   const std::int64_t rows =
@@ -91,6 +144,8 @@ void require_memory(const ModelConfig& config, const MemoryRequest& request, con
   const auto fits = [&](MemoryRequest changed) {
     return plan_memory(config, changed, plan.base_bytes).total() <= available;
   };
+  MemoryRequest selective = request;
+  selective.recompute = Recompute::kSelective;
   MemoryRequest checkpointed = request;
   checkpointed.recompute = Recompute::kFull;
   MemoryRequest shorter = checkpointed;
@@ -98,7 +153,10 @@ void require_memory(const ModelConfig& config, const MemoryRequest& request, con
     shorter.tokens /= 2;
     shorter.targets /= 2;
   }
-  if (request.recompute != Recompute::kFull && fits(checkpointed)) {
+  if (request.recompute == Recompute::kNone && fits(selective)) {
+    hint = fmt::format("--activation_checkpointing selective needs {} and fits",
+                       format_bytes(plan_memory(config, selective, 0).total()));
+  } else if (request.recompute != Recompute::kFull && fits(checkpointed)) {
     hint = fmt::format("--activation_checkpointing full needs {} and fits",
                        format_bytes(plan_memory(config, checkpointed, 0).total()));
   } else if (fits(shorter)) {

@@ -25,6 +25,18 @@ struct MemoryRequest {
   int threads = 1;
 };
 
+// Activations of all layers that a token keeps for backward, by what making them again would cost.
+struct ActivationGroup {
+  std::string name;
+  std::int64_t elements = 0;       // per token
+  double flops = 0.0;              // per token, to make them again
+  bool dropped_selective = false;  // made again under Recompute::kSelective
+};
+// Most elements per FLOP first. `length`: of a row (attention looks back over half of it on
+// average).
+std::vector<ActivationGroup> activation_groups(const ModelConfig& config, std::int64_t lora_rank,
+                                               std::int64_t length);
+
 // Bytes by purpose: "adapters", "gradients", "optimizer", "activations", "workspace", "tables". The
 // mapped base weights are not in it: they are read from disk as needed and can be dropped at any
 // time.

@@ -235,8 +235,10 @@ TEST_CASE("properties: B = 0 is the base, checkpointing and threads do not chang
   const auto plain = gradients(Recompute::kNone, 2, 0.0);
   CHECK(plain == gradients(Recompute::kNone, 2, 0.0));
   CHECK(plain == gradients(Recompute::kFull, 2, 0.0));
+  CHECK(plain == gradients(Recompute::kSelective, 2, 0.0));
   const auto dropped = gradients(Recompute::kNone, 2, 0.3);
   CHECK(dropped == gradients(Recompute::kFull, 2, 0.3));
+  CHECK(dropped == gradients(Recompute::kSelective, 2, 0.3));
   CHECK(dropped != plain);
   const auto single = gradients(Recompute::kNone, 1, 0.0);
   double worst = 0.0;

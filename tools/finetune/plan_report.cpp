@@ -79,6 +79,17 @@ std::string plan_text(const Plan& plan) {
     text += fmt::format("           {:<12} {}\n", part,
                         format_bytes(static_cast<std::uint64_t>(bytes)));
   }
+  if (!plan.activations.empty()) {
+    text += "recompute  what              memory       MFLOP a token   bytes per kFLOP\n";
+  }
+  for (const ActivationGroup& group : plan.activations) {
+    const auto bytes = static_cast<double>(group.elements * plan.activation_bytes);
+    text +=
+        fmt::format("           {:<16}  {:>9}  {:>16.2f}  {:>16.2f}  {}\n", group.name,
+                    format_bytes(static_cast<std::uint64_t>(bytes)), group.flops / 1e6,
+                    static_cast<double>(group.elements * plan.element_bytes) / group.flops * 1e3,
+                    group.dropped_selective ? "made again" : "kept");
+  }
   return text;
 }
 

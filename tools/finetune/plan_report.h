@@ -26,6 +26,9 @@ struct Plan {
   const TrainData& data;
   const MemoryPlan& memory;
   std::int64_t available = 0;
+  std::vector<ActivationGroup> activations;  // what --activation_checkpointing selective chose from
+  std::int64_t element_bytes = 0;            // of one activation
+  std::int64_t activation_bytes = 0;         // the same for all tokens of a micro-batch
 };
 std::string plan_text(const Plan& plan);
 nlohmann::json plan_json(const Plan& plan);

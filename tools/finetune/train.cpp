@@ -45,7 +45,8 @@ OptimizerConfig optimizer_config(const TrainSettings& settings, bool lora_plus) 
 }
 
 Recompute recompute_of(const std::string& spelling) {
-  return spelling == "none" ? Recompute::kNone : Recompute::kFull;
+  if (spelling == "none") return Recompute::kNone;
+  return spelling == "selective" ? Recompute::kSelective : Recompute::kFull;
 }
 
 // Everything of one run, in the order it comes to life.
@@ -204,13 +205,20 @@ RunIdentity TrainRun::identity() const {
 }
 
 Plan TrainRun::plan() const {
+  const std::int64_t element = settings_.model.dtype == "bf16" ? 2 : 4;
   return {.config = base_.config,
           .adapter = adapter_,
           .method = describe(settings_.adapter, adapter_),
           .stages = stages_,
           .data = *data_,
           .memory = memory_,
-          .available = allowed_memory(settings_.memory.memory_limit)};
+          .available = allowed_memory(settings_.memory.memory_limit),
+          .activations = settings_.memory.activation_checkpointing == "selective"
+                             ? activation_groups(base_.config, adapter_.full ? 0 : adapter_.lora.r,
+                                                 data_->longest())
+                             : std::vector<ActivationGroup>{},
+          .element_bytes = element,
+          .activation_bytes = element * data_->most_tokens(settings_)};
 }
 
 void TrainRun::load_model() {
