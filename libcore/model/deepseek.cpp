@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "libcore/nn/row_ops.h"
 
@@ -18,23 +17,44 @@ struct TargetRows {
   std::vector<std::int32_t> index;    // [tokens] position in rows, or rows.size() for none
 };
 
+void index_rows(std::size_t tokens, TargetRows& found) {
+  found.index.assign(tokens, static_cast<std::int32_t>(found.rows.size()));
+  for (std::size_t i = 0; i < found.rows.size(); ++i) {
+    found.index[static_cast<std::size_t>(found.rows[i])] = static_cast<std::int32_t>(i);
+  }
+}
+
 TargetRows find_targets(const TokenBatch& batch) {
   TargetRows found;
-  found.index.resize(batch.ids.size());
   for (std::size_t i = 0; i < batch.ids.size(); ++i) {
     if (batch.targets[i] == kNoTarget) continue;
     found.rows.push_back(static_cast<std::int32_t>(i));
     found.targets.push_back(batch.targets[i]);
   }
-  std::fill(found.index.begin(), found.index.end(), static_cast<std::int32_t>(found.rows.size()));
-  for (std::size_t i = 0; i < found.rows.size(); ++i) {
-    found.index[static_cast<std::size_t>(found.rows[i])] = static_cast<std::int32_t>(i);
-  }
+  index_rows(batch.ids.size(), found);
   return found;
 }
 
-Rows rows_of(const TokenBatch& batch) {
-  return {.positions = index_view(batch.positions), .segments = index_view(batch.segments)};
+// The rows of a batch; in the last block only those in `wanted` give an output, because nothing
+// later looks at the others.
+struct BatchRows {
+  Rows inner;
+  Rows last;
+};
+
+BatchRows rows_of(const TokenBatch& batch) {
+  const Rows all{.positions = index_view(batch.positions), .segments = index_view(batch.segments)};
+  return {all, all};
+}
+
+// `targets` must outlive the result.
+BatchRows rows_of(const TokenBatch& batch, const TargetRows& targets) {
+  BatchRows rows = rows_of(batch);
+  if (targets.rows.size() < batch.ids.size()) {
+    rows.last.wanted = index_view(targets.rows);
+    rows.last.wanted_index = index_view(targets.index);
+  }
+  return rows;
 }
 
 }  // namespace
@@ -73,17 +93,22 @@ std::int64_t DeepSeekModel::lowest_trainable_layer() const {
   return static_cast<std::int64_t>(blocks_.size());
 }
 
-View DeepSeekModel::forward_blocks(Exec& exec, const Rows& rows, const ConstView& ids) {
+View DeepSeekModel::forward_blocks(Exec& exec, const Rows& inner, const Rows& last,
+                                   const ConstView& ids,
+                                   const std::function<void(std::size_t, const BlockSaved&)>& see) {
   const std::int64_t tokens = ids.cols();
   // Nothing is kept: two buffers take turns as a block's input and output.
   View h = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
   View next = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
   EmbeddingSaved embedding_saved;
   embedding_.forward(exec, ids, h, embedding_saved);
-  for (const Block& block : blocks_) {
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const Rows& rows = layer + 1 == blocks_.size() ? last : inner;
+    next = next.slice_rows(0, rows.outputs());
     ArenaScope scope(exec.saved);
     BlockSaved saved;
-    block.forward(exec, rows, h, next, saved);
+    blocks_[layer].forward(exec, rows, h, next, saved);
+    if (see) see(layer, saved);
     std::swap(h, next);
   }
   return h;
@@ -95,12 +120,18 @@ LossSums DeepSeekModel::forward_backward(Exec& whole, const TokenBatch& batch, d
   exec.selective = recompute == Recompute::kSelective;
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
-  const Rows rows = rows_of(batch);
+  const TargetRows targets = find_targets(batch);
+  const auto count = static_cast<std::int64_t>(targets.rows.size());
+  if (count == 0) return {};
+  const BatchRows batch_rows = rows_of(batch, targets);
   const ConstView ids = index_view(batch.ids);
   const std::int64_t tokens = batch.tokens();
   const std::int64_t hidden = config_.hidden_size;
   const std::int64_t lowest = lowest_trainable_layer();
   const auto layers = static_cast<std::int64_t>(blocks_.size());
+  const auto rows_at = [&](std::int64_t layer) -> const Rows& {
+    return layer + 1 == layers ? batch_rows.last : batch_rows.inner;
+  };
 
   std::vector<View> h;
   std::vector<BlockSaved> saved(blocks_.size());
@@ -108,7 +139,8 @@ LossSums DeepSeekModel::forward_backward(Exec& whole, const TokenBatch& batch, d
   h.push_back(exec.saved.allocate("block.h", exec.dtype, {tokens, hidden}));
   embedding_.forward(exec, ids, h[0], embedding_saved);
   for (std::int64_t layer = 0; layer < layers; ++layer) {
-    h.push_back(exec.saved.allocate("block.h", exec.dtype, {tokens, hidden}));
+    const Rows& rows = rows_at(layer);
+    h.push_back(exec.saved.allocate("block.h", exec.dtype, {rows.outputs(), hidden}));
     const auto l = static_cast<std::size_t>(layer);
     if (recompute == Recompute::kFull || layer < lowest) {
       ArenaScope dropped(exec.saved);
@@ -119,37 +151,31 @@ LossSums DeepSeekModel::forward_backward(Exec& whole, const TokenBatch& batch, d
     }
   }
 
-  const TargetRows target_rows = find_targets(batch);
-  const auto count = static_cast<std::int64_t>(target_rows.rows.size());
-  if (count == 0) return {};
-  const View h_targets = exec.scratch.allocate("head.h", exec.dtype, {count, hidden});
-  gather_rows(exec, h.back(), index_view(target_rows.rows), h_targets);
   const bool need_dh = lowest < layers;
   const bool need_head = need_dh || head_.trainable();
-  // One row more than targets, kept zero: where rows without a target take their gradient from.
-  const View dh_targets =
-      need_head ? exec.scratch.allocate("head.dh", exec.dtype, {count + 1, hidden}) : View();
-  const LossSums sums = head_.loss(exec, h_targets, index_view(target_rows.targets), grad_scale,
-                                   need_head ? dh_targets.slice_rows(0, count) : View(), nullptr);
+  // Gradients of the last block's output, which has a row a target, and of every block's input.
+  const View d_last =
+      need_head ? exec.scratch.allocate("head.dh", exec.dtype, {count, hidden}) : View();
+  const LossSums sums =
+      head_.loss(exec, h.back(), index_view(targets.targets), grad_scale, d_last, nullptr);
   if (!need_dh || sums.non_finite >= 0) return sums;
-
-  const View zero_row = dh_targets.slice_rows(count, 1);
-  std::memset(zero_row.data(), 0,
-              static_cast<std::size_t>(hidden * kernels::dtype_size(exec.dtype)));
-  const View dh = exec.scratch.allocate("block.dh", exec.dtype, {tokens, hidden});
-  gather_rows(exec, dh_targets, index_view(target_rows.index), dh);
+  const View dh = batch_rows.last.wanted
+                      ? exec.scratch.allocate("block.dh", exec.dtype, {tokens, hidden})
+                      : d_last;
 
   for (std::int64_t layer = layers - 1; layer >= std::max<std::int64_t>(lowest, 0); --layer) {
     const auto l = static_cast<std::size_t>(layer);
     const bool need_dx = layer > lowest;
+    const Rows& rows = rows_at(layer);
+    const View& d_out = layer + 1 == layers ? d_last : dh;
     if (recompute == Recompute::kFull) {
       ArenaScope again(exec.saved);
       BlockSaved block_saved;
       // h[l + 1] is written again with the same bits.
       blocks_[l].forward(exec, rows, h[l], h[l + 1], block_saved);
-      blocks_[l].backward(exec, rows, h[l], block_saved, dh, need_dx);
+      blocks_[l].backward(exec, rows, h[l], block_saved, d_out, dh, need_dx);
     } else {
-      blocks_[l].backward(exec, rows, h[l], saved[l], dh, need_dx);
+      blocks_[l].backward(exec, rows, h[l], saved[l], d_out, dh, need_dx);
     }
   }
   if (lowest < 0) embedding_.backward(exec, ids, dh, embedding_saved);
@@ -159,20 +185,19 @@ LossSums DeepSeekModel::forward_backward(Exec& whole, const TokenBatch& batch, d
 LossSums DeepSeekModel::loss(Exec& exec, const TokenBatch& batch, std::vector<double>* each) {
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
-  const View h = forward_blocks(exec, rows_of(batch), index_view(batch.ids));
-  const TargetRows target_rows = find_targets(batch);
-  const auto count = static_cast<std::int64_t>(target_rows.rows.size());
-  if (count == 0) return {};
-  const View h_targets = exec.scratch.allocate("head.h", exec.dtype, {count, config_.hidden_size});
-  gather_rows(exec, h, index_view(target_rows.rows), h_targets);
-  return head_.loss(exec, h_targets, index_view(target_rows.targets), 0.0, View(), each);
+  const TargetRows targets = find_targets(batch);
+  if (targets.rows.empty()) return {};
+  const BatchRows rows = rows_of(batch, targets);
+  const View h = forward_blocks(exec, rows.inner, rows.last, index_view(batch.ids), {});
+  return head_.loss(exec, h, index_view(targets.targets), 0.0, View(), each);
 }
 
 void DeepSeekModel::logits(Exec& exec, const TokenBatch& batch,
                            const std::function<void(std::int64_t, const ConstView&)>& consume) {
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
-  const View h = forward_blocks(exec, rows_of(batch), index_view(batch.ids));
+  const BatchRows rows = rows_of(batch);
+  const View h = forward_blocks(exec, rows.inner, rows.last, index_view(batch.ids), {});
   constexpr std::int64_t kChunkElements = std::int64_t{16} << 20;
   const std::int64_t tokens = batch.tokens();
   const std::int64_t chunk =
@@ -190,37 +215,28 @@ void DeepSeekModel::prefill(Exec& exec, const TokenBatch& prompts,
                             std::span<Sequence* const> sequences, const View& logits) {
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
-  const Rows rows = rows_of(prompts);
-  const std::int64_t tokens = prompts.tokens();
   const std::int64_t c = config_.kv_lora_rank;
   const std::int64_t r = config_.qk_rope_head_dim;
-  View h = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
-  View next = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
-  EmbeddingSaved embedding_saved;
-  embedding_.forward(exec, index_view(prompts.ids), h, embedding_saved);
-  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    ArenaScope layer_scope(exec.saved);
-    BlockSaved saved;
-    blocks_[layer].forward(exec, rows, h, next, saved);
-    for (std::size_t i = 0; i < sequences.size(); ++i) {
-      const std::int64_t begin = prompts.segments[i];
-      const std::int64_t n = prompts.segments[i + 1] - begin;
-      const View cache = sequences[i]->layers_[layer].view().slice_rows(0, n);
-      copy_rows(exec, saved.attention.latent.slice_rows(begin, n), cache.slice_cols(0, c));
-      copy_rows(exec, saved.attention.kv_a.slice_rows(begin, n).slice_cols(c, r),
-                cache.slice_cols(c, r));
-    }
-    std::swap(h, next);
-  }
-  std::vector<std::int32_t> last;
+  TargetRows last;
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     sequences[i]->length_ = prompts.segments[i + 1] - prompts.segments[i];
-    last.push_back(prompts.segments[i + 1] - 1);
+    last.rows.push_back(prompts.segments[i + 1] - 1);
   }
-  const View h_last =
-      exec.scratch.allocate("head.h", exec.dtype, {logits.rows(), config_.hidden_size});
-  gather_rows(exec, h, index_view(last), h_last);
-  head_.logits(exec, h_last, logits);
+  index_rows(prompts.ids.size(), last);
+  const BatchRows rows = rows_of(prompts, last);
+  const View h = forward_blocks(
+      exec, rows.inner, rows.last, index_view(prompts.ids),
+      [&](std::size_t layer, const BlockSaved& saved) {
+        for (std::size_t i = 0; i < sequences.size(); ++i) {
+          const std::int64_t begin = prompts.segments[i];
+          const std::int64_t n = sequences[i]->length_;
+          const View cache = sequences[i]->layers_[layer].view().slice_rows(0, n);
+          copy_rows(exec, saved.attention.latent.slice_rows(begin, n), cache.slice_cols(0, c));
+          copy_rows(exec, saved.attention.kv_a.slice_rows(begin, n).slice_cols(c, r),
+                    cache.slice_cols(c, r));
+        }
+      });
+  head_.logits(exec, h, logits);
 }
 
 void DeepSeekModel::decode(Exec& exec, std::span<const std::int32_t> tokens,

@@ -102,8 +102,10 @@ class DeepSeekModel {
   Parameter& adopt_weight(const std::string& name, ParameterRole role,
                           const std::vector<std::int64_t>& shape);
   std::int64_t lowest_trainable_layer() const;
-  // Output of the last block, in exec.saved; nothing else is kept.
-  View forward_blocks(Exec& exec, const Rows& rows, const ConstView& ids);
+  // Output of the last block, which computes the rows `last` wants, in exec.saved; nothing else is
+  // kept. `see`, when given, is shown every layer's activations before they go.
+  View forward_blocks(Exec& exec, const Rows& inner, const Rows& last, const ConstView& ids,
+                      const std::function<void(std::size_t, const BlockSaved&)>& see);
 
   ModelConfig config_;
   DType compute_;

@@ -25,9 +25,13 @@ void Block::forward(Exec& exec, const Rows& rows, const ConstView& h, const View
   const std::int64_t hidden = h.cols();
   saved.attention_rstd = exec.saved.allocate("attention.rstd", exec.statistics(), {tokens});
   saved.attention.xn = exec.droppable().allocate("attention.xn", exec.dtype, {tokens, hidden});
-  saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {tokens, hidden});
+  saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {rows.outputs(), hidden});
   attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
-  copy_rows(exec, h, saved.h_mid);
+  if (rows.wanted) {
+    gather_rows(exec, h, rows.wanted, saved.h_mid);
+  } else {
+    copy_rows(exec, h, saved.h_mid);
+  }
   attention.forward(exec, rows, saved.h_mid, saved.attention);
   mlp_forward(exec, h_out, saved);
 }
@@ -51,21 +55,28 @@ void Block::restore_attention(Exec& exec, const Rows& rows, const ConstView& h,
 }
 
 void Block::backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSaved& saved,
-                     const View& dh, bool need_dx) const {
+                     const View& d_out, const View& dh, bool need_dx) const {
   ArenaScope scope(exec.scratch);
   ArenaScope restored(exec.saved);
-  const View dxn = exec.scratch.allocate("block.dxn", exec.dtype, {dh.rows(), dh.cols()});
-  if (exec.selective) restore_mlp(exec, saved);
-  if (moe) {
-    moe->backward(exec, dh, saved.moe, dxn);
-  } else {
-    mlp->backward(exec, dh, saved.mlp, dxn, false);
+  {
+    ArenaScope mlp_scope(exec.scratch);
+    const View dxn = exec.scratch.allocate("block.dxn", exec.dtype, {d_out.rows(), d_out.cols()});
+    if (exec.selective) restore_mlp(exec, saved);
+    if (moe) {
+      moe->backward(exec, d_out, saved.moe, dxn);
+    } else {
+      mlp->backward(exec, d_out, saved.mlp, dxn, false);
+    }
+    mlp_norm.backward(exec, dxn, saved.h_mid, saved.mlp_rstd, d_out, true);
   }
-  mlp_norm.backward(exec, dxn, saved.h_mid, saved.mlp_rstd, dh, true);
   if (exec.selective) restore_attention(exec, rows, h, saved);
   const bool need_dxn = need_dx || attention_norm.parameter != nullptr;
-  attention.backward(exec, rows, dh, saved.attention, need_dxn ? dxn : View());
-  if (need_dxn) attention_norm.backward(exec, dxn, h, saved.attention_rstd, dh, true);
+  const View dxn =
+      need_dxn ? exec.scratch.allocate("block.dxn", exec.dtype, {h.rows(), h.cols()}) : View();
+  attention.backward(exec, rows, d_out, saved.attention, dxn);
+  if (!need_dxn) return;
+  if (rows.wanted) scatter_rows(exec, d_out, rows.wanted_index, dh, false);
+  attention_norm.backward(exec, dxn, h, saved.attention_rstd, dh, true);
 }
 
 void Block::decode(Exec& exec, const ConstView& positions, const View& h,

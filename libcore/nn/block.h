@@ -11,9 +11,9 @@ namespace ds {
 
 struct BlockSaved {
   View attention_rstd;  // [tokens]
-  View h_mid;           // [tokens, hidden] residual stream after attention
-  View mlp_rstd;        // [tokens]
-  View mlp_xn;          // [tokens, hidden]
+  View h_mid;           // [outputs, hidden] residual stream after attention
+  View mlp_rstd;        // [outputs]
+  View mlp_xn;          // [outputs, hidden]
   MlaSaved attention;
   MlpSaved mlp;
   MoeSaved moe;
@@ -27,12 +27,14 @@ struct Block {
   std::optional<Mlp> mlp;  // a dense layer ...
   std::optional<Moe> moe;  // ... or an MoE layer
 
+  // h [tokens, hidden], h_out [rows.outputs(), hidden].
   void forward(Exec& exec, const Rows& rows, const ConstView& h, const View& h_out,
                BlockSaved& saved) const;
-  // dh holds the gradient of h_out and is turned into that of h. Consumes saved. With need_dx false
-  // (nothing below is trained) only the gradients inside the block are taken.
-  void backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSaved& saved, const View& dh,
-                bool need_dx) const;
+  // dh = gradient of h given d_out of h_out; d_out is overwritten and is dh itself when all rows
+  // are wanted. Consumes saved. With need_dx false (nothing below is trained) only the gradients
+  // inside the block are taken, and dh is left undefined.
+  void backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSaved& saved,
+                const View& d_out, const View& dh, bool need_dx) const;
   // One token a row; h is updated in place.
   void decode(Exec& exec, const ConstView& positions, const View& h,
               std::span<const CacheRow> caches) const;

@@ -6,6 +6,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "kernels/rope.h"
+#include "libcore/nn/row_ops.h"
 
 namespace ds {
 
@@ -31,13 +32,31 @@ void Mla::rotate(Exec& exec, const ConstView& positions, const View& q, const Vi
   rotate(exec, positions, k_rope, 1, shape.rope, 0, inverse);
 }
 
-void Mla::project_latent_queries(Exec& exec, Arena& arena, MlaSaved& saved) const {
-  saved.q_an = arena.allocate("attention.q_an", exec.dtype, {saved.q_a.rows(), q_a_proj.out});
-  saved.q = arena.allocate("attention.q", exec.dtype, {saved.q_a.rows(), q_b_proj.out});
+void Mla::select_queries(Exec& exec, const Rows& rows, Arena& arena, MlaSaved& saved) const {
+  saved.xq = saved.xn;
+  if (!rows.wanted) return;
+  saved.xq = arena.allocate("attention.xq", exec.dtype, {rows.outputs(), saved.xn.cols()});
+  gather_rows(exec, saved.xn, rows.wanted, saved.xq);
+}
+
+// Calls project(q of the rows that ask) and puts the result into saved.q, which must be there.
+template <class F>
+void project_wanted(Exec& exec, const Rows& rows, const View& q, F&& project) {
+  if (!rows.wanted) return project(q);
+  const View part = exec.scratch.allocate("attention.q", exec.dtype, {rows.outputs(), q.cols()});
+  project(part);
+  scatter_rows(exec, part, rows.wanted_index, q, false);
+}
+
+void Mla::project_latent_queries(Exec& exec, const Rows& rows, Arena& arena,
+                                 MlaSaved& saved) const {
+  saved.q_an = arena.allocate("attention.q_an", exec.dtype, {rows.outputs(), q_a_proj.out});
+  saved.q = arena.allocate("attention.q", exec.dtype, {rows.tokens(), q_b_proj.out});
   q_a_norm.forward(exec, saved.q_a, saved.q_an, saved.q_a_rstd);
-  const LinearForward q_b{
-      .layer = &q_b_proj, .x = saved.q_an, .y = saved.q, .saved = &saved.q_b_proj};
-  linear_forward(exec, {&q_b, 1});
+  project_wanted(exec, rows, saved.q, [&](const View& q) {
+    const LinearForward q_b{.layer = &q_b_proj, .x = saved.q_an, .y = q, .saved = &saved.q_b_proj};
+    linear_forward(exec, {&q_b, 1});
+  });
 }
 
 void Mla::project_keys(Exec& exec, const View& kv, MlaSaved& saved) const {
@@ -48,32 +67,37 @@ void Mla::project_keys(Exec& exec, const View& kv, MlaSaved& saved) const {
 }
 
 // Fills saved.q and saved.kv_a (not yet rotated) and saved.latent from saved.xn.
-void Mla::project_queries(Exec& exec, std::int64_t tokens, MlaSaved& saved) const {
+void Mla::project_queries(Exec& exec, const Rows& rows, MlaSaved& saved) const {
   const DType dtype = exec.dtype;
+  const std::int64_t tokens = rows.tokens();
+  const std::int64_t outputs = rows.outputs();
+  select_queries(exec, rows, exec.droppable(), saved);
   saved.kv_a = exec.saved.allocate("attention.kv_a", dtype, {tokens, kv_lora_rank + shape.rope});
   saved.kv_a_rstd = exec.saved.allocate("attention.kv_a_rstd", exec.statistics(), {tokens});
   saved.latent = exec.droppable().allocate("attention.latent", dtype, {tokens, kv_lora_rank});
   const LinearForward kv_a{
       .layer = &kv_a_proj, .x = saved.xn, .y = saved.kv_a, .saved = &saved.kv_a_proj};
   if (has_q_lora) {
-    saved.q_a = exec.saved.allocate("attention.q_a", dtype, {tokens, q_a_proj.out});
-    saved.q_a_rstd = exec.saved.allocate("attention.q_a_rstd", exec.statistics(), {tokens});
+    saved.q_a = exec.saved.allocate("attention.q_a", dtype, {outputs, q_a_proj.out});
+    saved.q_a_rstd = exec.saved.allocate("attention.q_a_rstd", exec.statistics(), {outputs});
     const LinearForward calls[] = {
-        {.layer = &q_a_proj, .x = saved.xn, .y = saved.q_a, .saved = &saved.q_a_proj}, kv_a};
+        {.layer = &q_a_proj, .x = saved.xq, .y = saved.q_a, .saved = &saved.q_a_proj}, kv_a};
     linear_forward(exec, calls);
-    project_latent_queries(exec, exec.droppable(), saved);
+    project_latent_queries(exec, rows, exec.droppable(), saved);
   } else {
     saved.q = exec.saved.allocate("attention.q", dtype, {tokens, q_proj.out});
-    const LinearForward calls[] = {
-        {.layer = &q_proj, .x = saved.xn, .y = saved.q, .saved = &saved.q_proj}, kv_a};
-    linear_forward(exec, calls);
+    project_wanted(exec, rows, saved.q, [&](const View& q) {
+      const LinearForward calls[] = {
+          {.layer = &q_proj, .x = saved.xq, .y = q, .saved = &saved.q_proj}, kv_a};
+      linear_forward(exec, calls);
+    });
   }
   kv_a_norm.forward(exec, saved.kv_a.slice_cols(0, kv_lora_rank), saved.latent, saved.kv_a_rstd);
 }
 
 void Mla::forward(Exec& exec, const Rows& rows, const View& y, MlaSaved& saved) const {
   const std::int64_t tokens = rows.tokens();
-  project_queries(exec, tokens, saved);
+  project_queries(exec, rows, saved);
   const View k_rope = saved.kv_a.slice_cols(kv_lora_rank, shape.rope);
   rotate(exec, rows.positions, saved.q, k_rope, false);
   project_keys(exec, exec.droppable().allocate("attention.kv", exec.dtype, {tokens, kv_b_proj.out}),
@@ -88,23 +112,31 @@ void Mla::forward(Exec& exec, const Rows& rows, const View& y, MlaSaved& saved) 
                                             .segments = rows.segments,
                                             .o = saved.o,
                                             .lse = saved.lse});
+  saved.o_wanted = saved.o;
+  if (rows.wanted) {
+    saved.o_wanted =
+        exec.saved.allocate("attention.o_wanted", exec.dtype, {rows.outputs(), saved.o.cols()});
+    gather_rows(exec, saved.o, rows.wanted, saved.o_wanted);
+  }
   const LinearForward out{
-      .layer = &o_proj, .x = saved.o, .y = y, .beta = 1.0, .saved = &saved.o_proj};
+      .layer = &o_proj, .x = saved.o_wanted, .y = y, .beta = 1.0, .saved = &saved.o_proj};
   linear_forward(exec, {&out, 1});
 }
 
 void Mla::restore(Exec& exec, const Rows& rows, MlaSaved& saved) const {
   const std::int64_t tokens = rows.tokens();
+  select_queries(exec, rows, exec.saved, saved);
   if (has_q_lora) {
-    project_latent_queries(exec, exec.saved, saved);
+    ArenaScope scope(exec.scratch);
+    project_latent_queries(exec, rows, exec.saved, saved);
     rotate(exec, rows.positions, saved.q, shape.heads, shape.nope + shape.rope, shape.nope, false);
   }
   saved.latent = exec.saved.allocate("attention.latent", exec.dtype, {tokens, kv_lora_rank});
   kv_a_norm.forward(exec, saved.kv_a.slice_cols(0, kv_lora_rank), saved.latent, saved.kv_a_rstd);
   project_keys(exec, exec.saved.allocate("attention.kv", exec.dtype, {tokens, kv_b_proj.out}),
                saved);
-  saved.q_proj.x = saved.xn;
-  saved.q_a_proj.x = saved.xn;
+  saved.q_proj.x = saved.xq;
+  saved.q_a_proj.x = saved.xq;
   saved.kv_a_proj.x = saved.xn;
 }
 
@@ -114,8 +146,15 @@ void Mla::backward(Exec& exec, const Rows& rows, const ConstView& dy, MlaSaved& 
   const std::int64_t tokens = rows.tokens();
   const DType dtype = exec.dtype;
   const View d_o = exec.scratch.allocate("attention.d_o", dtype, {tokens, saved.o.cols()});
-  const LinearBackward out{.layer = &o_proj, .dy = dy, .saved = &saved.o_proj, .dx = d_o};
-  linear_backward(exec, {&out, 1});
+  {
+    ArenaScope part_scope(exec.scratch);
+    const View part = rows.wanted ? exec.scratch.allocate("attention.d_o", dtype,
+                                                          {rows.outputs(), saved.o.cols()})
+                                  : d_o;
+    const LinearBackward out{.layer = &o_proj, .dy = dy, .saved = &saved.o_proj, .dx = part};
+    linear_backward(exec, {&out, 1});
+    if (rows.wanted) scatter_rows(exec, part, rows.wanted_index, d_o, false);
+  }
 
   const View dq = exec.scratch.allocate("attention.dq", dtype, {tokens, saved.q.cols()});
   const View dkv = exec.scratch.allocate("attention.dkv", dtype, {tokens, saved.kv.cols()});
@@ -136,23 +175,34 @@ void Mla::backward(Exec& exec, const Rows& rows, const ConstView& dy, MlaSaved& 
                                  .dk_rope = dk_rope});
   rotate(exec, rows.positions, dq, dk_rope, true);
 
+  // Of the rows that asked.
+  View dq_wanted = dq;
+  View dxq = dxn;
+  if (rows.wanted) {
+    dq_wanted = exec.scratch.allocate("attention.dq", dtype, {rows.outputs(), dq.cols()});
+    gather_rows(exec, dq, rows.wanted, dq_wanted);
+    if (dxn) dxq = exec.scratch.allocate("attention.dxq", dtype, {rows.outputs(), dxn.cols()});
+  }
   const View d_latent = exec.scratch.allocate("attention.d_latent", dtype, {tokens, kv_lora_rank});
   const LinearBackward kv_b{
       .layer = &kv_b_proj, .dy = dkv, .saved = &saved.kv_b_proj, .dx = d_latent};
   if (has_q_lora) {
-    const View dq_an = exec.scratch.allocate("attention.dq_an", dtype, {tokens, q_a_proj.out});
+    const View dq_an =
+        exec.scratch.allocate("attention.dq_an", dtype, {rows.outputs(), q_a_proj.out});
     const LinearBackward calls[] = {
-        kv_b, {.layer = &q_b_proj, .dy = dq, .saved = &saved.q_b_proj, .dx = dq_an}};
+        kv_b, {.layer = &q_b_proj, .dy = dq_wanted, .saved = &saved.q_b_proj, .dx = dq_an}};
     linear_backward(exec, calls);
-    const View dq_a = exec.scratch.allocate("attention.dq_a", dtype, {tokens, q_a_proj.out});
+    const View dq_a =
+        exec.scratch.allocate("attention.dq_a", dtype, {rows.outputs(), q_a_proj.out});
     q_a_norm.backward(exec, dq_an, saved.q_a, saved.q_a_rstd, dq_a, false);
-    const LinearBackward q_a{.layer = &q_a_proj, .dy = dq_a, .saved = &saved.q_a_proj, .dx = dxn};
+    const LinearBackward q_a{.layer = &q_a_proj, .dy = dq_a, .saved = &saved.q_a_proj, .dx = dxq};
     linear_backward(exec, {&q_a, 1});
   } else {
     const LinearBackward calls[] = {
-        kv_b, {.layer = &q_proj, .dy = dq, .saved = &saved.q_proj, .dx = dxn}};
+        kv_b, {.layer = &q_proj, .dy = dq_wanted, .saved = &saved.q_proj, .dx = dxq}};
     linear_backward(exec, calls);
   }
+  if (rows.wanted && dxn) scatter_rows(exec, dxq, rows.wanted_index, dxn, false);
   kv_a_norm.backward(exec, d_latent, saved.kv_a.slice_cols(0, kv_lora_rank), saved.kv_a_rstd,
                      dkv_a.slice_cols(0, kv_lora_rank), false);
   const LinearBackward kv_a{
@@ -171,7 +221,7 @@ void Mla::decode(Exec& exec, const ConstView& positions, const ConstView& xn,
   MlaSaved saved;
   saved.xn = exec.saved.allocate("decode.xn", exec.dtype, {rows, xn.cols()});
   exec.device.run(kernels::AddScaled{.x = xn, .y = saved.xn, .accumulate = false});
-  project_queries(exec, rows, saved);
+  project_queries(exec, {.positions = positions}, saved);
   const View k_rope = saved.kv_a.slice_cols(c, shape.rope);
   rotate(exec, positions, saved.q, k_rope, false);
 

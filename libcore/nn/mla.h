@@ -13,7 +13,12 @@ namespace ds {
 struct Rows {
   ConstView positions;  // [tokens] I32
   ConstView segments;   // [count + 1] I32
+  // The rows whose output is wanted, ascending, and for every token its place among them or their
+  // number. Absent: all rows. Keys and values are made for every row whichever.
+  ConstView wanted;        // [outputs] I32
+  ConstView wanted_index;  // [tokens] I32
   std::int64_t tokens() const { return positions.cols(); }
+  std::int64_t outputs() const { return wanted ? wanted.cols() : tokens(); }
 };
 
 struct RopeTable {
@@ -24,15 +29,17 @@ struct RopeTable {
 
 struct MlaSaved {
   View xn;         // [tokens, hidden] normed input
-  View q_a;        // [tokens, q_lora] before its norm (absent without q_lora)
-  View q_a_rstd;   // [tokens]
-  View q_an;       // [tokens, q_lora] normed
-  View q;          // [tokens, heads * (nope + rope)], rotated
+  View xq;         // [outputs, hidden] the rows of xn that ask; xn itself when all do
+  View q_a;        // [outputs, q_lora] before its norm (absent without q_lora)
+  View q_a_rstd;   // [outputs]
+  View q_an;       // [outputs, q_lora] normed
+  View q;          // [tokens, heads * (nope + rope)], rotated; zero in rows that do not ask
   View kv_a;       // [tokens, kv_lora + rope]: latent before its norm, rope key rotated
   View kv_a_rstd;  // [tokens]
   View latent;     // [tokens, kv_lora] normed
   View kv;         // [tokens, heads * (nope + value)]
   View o;          // [tokens, heads * value]
+  View o_wanted;   // [outputs, heads * value]; o itself when all rows are wanted
   View lse;        // [heads, tokens]
   LinearSaved q_proj, q_a_proj, q_b_proj, kv_a_proj, kv_b_proj, o_proj;
 };
@@ -58,9 +65,10 @@ struct Mla {
   Linear kv_b_proj;
   Linear o_proj;
 
-  // y += o_proj(attention(xn)); xn must live in saved.xn.
+  // y [outputs, hidden] += o_proj(attention(xn)); xn must live in saved.xn.
   void forward(Exec& exec, const Rows& rows, const View& y, MlaSaved& saved) const;
-  // dxn = gradient of xn given dy of the sum. dxn absent: nothing below needs it.
+  // dxn [tokens, hidden] = gradient of xn given dy [outputs, hidden] of the sum. dxn absent:
+  // nothing below needs it.
   void backward(Exec& exec, const Rows& rows, const ConstView& dy, MlaSaved& saved,
                 const View& dxn) const;
   // Before backward, when exec.selective: makes what forward dropped again in exec.saved (q_an, q
@@ -71,7 +79,8 @@ struct Mla {
               std::span<const CacheRow> caches, const View& y) const;
 
  private:
-  void project_queries(Exec& exec, std::int64_t tokens, MlaSaved& saved) const;
+  void project_queries(Exec& exec, const Rows& rows, MlaSaved& saved) const;
+  void select_queries(Exec& exec, const Rows& rows, Arena& arena, MlaSaved& saved) const;
   // The rotary part of `heads` heads that are `stride` apart, each beginning at `offset`.
   void rotate(Exec& exec, const ConstView& positions, const View& x, int heads, int stride,
               int offset, bool inverse) const;
@@ -80,7 +89,7 @@ struct Mla {
   // From saved.latent.
   void project_keys(Exec& exec, const View& kv, MlaSaved& saved) const;
   // From saved.q_a.
-  void project_latent_queries(Exec& exec, Arena& arena, MlaSaved& saved) const;
+  void project_latent_queries(Exec& exec, const Rows& rows, Arena& arena, MlaSaved& saved) const;
 };
 
 }  // namespace ds

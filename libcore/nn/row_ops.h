@@ -13,6 +13,10 @@ namespace ds {
 void copy_rows(Exec& exec, const ConstView& from, const View& to);
 // y[i] = x[index[i]].
 void gather_rows(Exec& exec, const ConstView& x, const ConstView& index, const View& y);
+// y[index_of_row] (+)= x of that row: `index` [rows of y] holds a row of x, or x.rows() for a row
+// that gets nothing (zero, unless accumulate).
+void scatter_rows(Exec& exec, const ConstView& x, const ConstView& index, const View& y,
+                  bool accumulate);
 // Squared L2 norm of every row of a weight, single-threaded (once, when an adapter is attached).
 Tensor row_squared_norms(const WeightRef& weight, DType dtype);
 // View of a vector of row numbers.
