@@ -145,6 +145,11 @@ void load_weights(const fs::path& folder, const AdapterPlan& adapter, DeepSeekMo
   }
 }
 
+bool has_product(const fs::path& output, const fs::path& checkpoint, const AdapterPlan& adapter) {
+  const char* name = adapter.full ? "model.safetensors" : "adapter_model.safetensors";
+  return fs::exists(output / name) && sha256_file(output / name) == sha256_file(checkpoint / name);
+}
+
 void write_run_files(const fs::path& output, const TrainSettings& settings, cli::Run& run,
                      const Base& base, const AdapterPlan& adapter, const TrainData& data,
                      const std::vector<Stage>& stages, const TrainingCurve& curve,

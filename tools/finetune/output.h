@@ -31,6 +31,11 @@ void save_weights(const std::filesystem::path& folder, const AdapterPlan& adapte
 void load_weights(const std::filesystem::path& folder, const AdapterPlan& adapter,
                   DeepSeekModel& model);
 
+// Whether `output` holds the product of the run's state in `checkpoint`: the same weights. They are
+// the last thing a run writes.
+bool has_product(const std::filesystem::path& output, const std::filesystem::path& checkpoint,
+                 const AdapterPlan& adapter);
+
 // README.md and training.svg.
 void write_run_files(const std::filesystem::path& output, const TrainSettings& settings,
                      cli::Run& run, const Base& base, const AdapterPlan& adapter,

@@ -251,7 +251,10 @@ void TrainRun::resume_or_start() {
     }
     position_ = load_checkpoint(folder, identity_, *optimizer_);
     position_.total_steps = total_steps_;
-    if (position_.step >= total_steps_) {
+    // A run that was killed between its last checkpoint and its product has only that to write.
+    if (position_.step > total_steps_ ||
+        (position_.step == total_steps_ &&
+         has_product(settings_.state.output_dir, folder, adapter_))) {
       throw Error(ExitCode::kBadInput,
                   fmt::format("{} is at step {} of {}: this run is finished", folder.string(),
                               position_.step, total_steps_),
@@ -412,8 +415,8 @@ void TrainRun::checkpoint() {
 
 void TrainRun::finish() {
   const std::filesystem::path output = settings_.state.output_dir;
-  save_weights(output, adapter_, base_, *model_);
   write_run_files(output, settings_, run_, base_, adapter_, *data_, stages_, curve_, position_);
+  save_weights(output, adapter_, base_, *model_);
   const double seconds = seconds_since(started_);
   run_.product(
       fmt::format("trained {} steps in {}: loss {:.4f} -> {:.4f}{}\n{}: {}\n", position_.step,

@@ -116,6 +116,12 @@ TEST_CASE("10 steps = 5 + resume 5, byte for byte") {
     CHECK(has(resumed.err, "resuming at step 5 of 10"));
     const char* weights = method[1] == "full" ? "model.safetensors" : "adapter_model.safetensors";
     CHECK(read_text(f.root() / "straight" / weights) == read_text(f.root() / "resumed" / weights));
+    // Killed after the last checkpoint and before the product: only that is written.
+    fs::remove(f.root() / "resumed" / weights);
+    expect_ok(finetune(plus(arguments("resumed"), {"--resume_from_checkpoint", "latest"})));
+    CHECK(read_text(f.root() / "straight" / weights) == read_text(f.root() / "resumed" / weights));
+    CHECK(finetune(plus(arguments("resumed"), {"--resume_from_checkpoint", "latest"})).exit_code ==
+          3);
     for (const char* name : {"optimizer.safetensors", "state.json"}) {
       CHECK(read_text(f.root() / "straight" / "checkpoint-10" / name) ==
             read_text(f.root() / "resumed" / "checkpoint-10" / name));
@@ -231,7 +237,7 @@ TEST_CASE("stages: boundaries, factors, targets, and a resume across an unfreeze
 
 TEST_CASE("kill -9 at random moments: the newest checkpoint always loads, the result is the same") {
   const Fixture f;
-  const std::vector<std::string> busy{"--max_steps",        "60", "--save_steps", "1",
+  const std::vector<std::string> busy{"--max_steps",        "200", "--save_steps", "1",
                                       "--save_total_limit", "2"};
   expect_ok(finetune(f.train("straight", busy)));
   const ds::Rng rng(5, 5);
@@ -252,7 +258,7 @@ TEST_CASE("kill -9 at random moments: the newest checkpoint always loads, the re
     const Outcome run =
         finetune(arguments,
                  // Longer with every round, so that a slow machine gets to the end too.
-                 {.signal_after_ms = 30 + static_cast<int>(rng.bits(round) % 250 + 25 * round),
+                 {.signal_after_ms = 30 + static_cast<int>(rng.bits(round) % 250 + 10 * round),
                   .signal = SIGKILL});
     if (run.exit_code == 0) break;
     REQUIRE_MESSAGE(run.exit_code == 128 + SIGKILL, run.err);
