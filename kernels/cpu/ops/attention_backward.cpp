@@ -1,4 +1,5 @@
 #include "kernels/attention.h"
+#include "kernels/cpu/ops/attention_panels.h"
 #include "kernels/cpu/ops/attention_tiles.h"
 #include "kernels/op_check.h"
 
@@ -23,7 +24,6 @@ template <class T>
 class Worker {
  public:
   using A = acc_t<T>;
-  static constexpr bool kWidened = dtype_of_v<T> == DType::kBF16;
 
   // `dk_rope` [tokens, rope]: this share's sums over heads.
   Worker(const AttentionBackward& op, std::int64_t longest, std::byte* memory, A* dk_rope)
@@ -33,145 +33,139 @@ class Worker {
         rope_(op.shape.rope),
         value_(op.shape.value),
         key_(nope_ + rope_),
+        key_stride_(panel_columns<A>(key_)),
+        value_stride_(panel_columns<A>(value_)),
         dk_rope_(dk_rope) {
     const std::int64_t block = kQueries * score_stride(least(longest, kKeys));
+    const std::int64_t columns = panel_columns<A>(longest);
     p_ = carver_.take<A>(block);
     ds_ = carver_.take<A>(block);
-    along_ = carver_.take<A>(kQueries);
-    if constexpr (kWidened) {
-      q_copy_ = carver_.take<A>(longest * key_);
-      k_copy_ = carver_.take<A>(longest * key_);
-      v_copy_ = carver_.take<A>(longest * value_);
-      do_copy_ = carver_.take<A>(longest * value_);
-      dq_copy_ = carver_.take<A>(longest * key_);
-      dkv_copy_ = carver_.take<A>(longest * (nope_ + value_));
-    }
+    dq_ = carver_.take<A>(kQueries * key_stride_);
+    q_rows_ = carver_.take<A>(longest * key_);
+    do_rows_ = carver_.take<A>(longest * value_);
+    q_ = carver_.take<A>(longest * key_stride_);
+    do_ = carver_.take<A>(longest * value_stride_);
+    k_ = carver_.take<A>(longest * key_stride_);
+    k_columns_ = carver_.take<A>(columns * key_);
+    v_columns_ = carver_.take<A>(columns * value_);
+    dk_ = carver_.take<A>(longest * key_stride_);
+    dv_ = carver_.take<A>(longest * value_stride_);
   }
   static std::size_t scratch_bytes(const AttentionBackward& op, std::int64_t longest) {
     return Worker(op, longest, nullptr, nullptr).carver_.used();
   }
 
-  bool run(const Task& task) {
-    open(task);
-    clear(dkv_, task.length, nope_ + value_);
+  void run(const Task& task) {
+    pack(task);
+    for (std::int64_t i = 0; i < task.length * key_stride_; ++i) dk_[i] = A(0);
+    for (std::int64_t i = 0; i < task.length * value_stride_; ++i) dv_[i] = A(0);
     const std::int64_t blocks = (task.length + kQueries - 1) / kQueries;
     const std::int64_t block = (task.length + blocks - 1) / blocks;
-    bool ok = true;
     for (std::int64_t i = 0; i < task.length; i += block) {
       const std::int64_t count = least(block, task.length - i);
-      for (std::int64_t r = 0; r < count; ++r) {
-        along_[r] = dot(d_o_narrow_ + (i + r) * op_.d_o.row_stride(),
-                        o_narrow_ + (i + r) * op_.o.row_stride(), value_);
-      }
       for (std::int64_t j = 0; j < i + count; j += kKeys) {
-        ok &= run_block(task, i, count, j, least(kKeys, i + count - j));
+        run_block(task, i, j, {i - j, count, least(kKeys, i + count - j)});
+      }
+      T* dq = op_.dq.template as<T>() + (task.row0 + i) * op_.dq.row_stride() + task.head * key_;
+      for (std::int64_t r = 0; r < count; ++r, dq += op_.dq.row_stride()) {
+        scale_row(dq_ + r * key_stride_, key_, static_cast<A>(op_.scale));
+        narrow_row(dq_ + r * key_stride_, key_, dq);
       }
     }
-    close(task);
-    return ok;
+    finish(task);
   }
 
  private:
-  // Queries [i, i + m) against keys [j, j + n).
-  bool run_block(const Task& task, std::int64_t i, std::int64_t m, std::int64_t j, std::int64_t n) {
-    const auto scale = static_cast<A>(op_.scale);
-    const Tile<A> p{p_, score_stride(n)}, ds{ds_, score_stride(n)};
-    const Tile<const A> q = q_.at(i), d_o = do_.at(i);
-    const Tile<A> dkv = dkv_.at(j);
-    bool ok = multiply(Form::kNT, m, n, nope_, scale, q, k_nope_.at(j), A(0), p);
-    ok &= multiply(Form::kNT, m, n, rope_, scale, q.at(0, nope_), k_rope_.at(j), A(1), p);
-    ok &= multiply(Form::kNT, m, n, value_, A(1), d_o, v_.at(j), A(0), ds);
-    const A* lse = op_.lse.template as<A>() + task.head * op_.lse.row_stride() + task.row0 + i;
+  // Queries [i, i + mask.queries) against keys [j, j + mask.keys).
+  void run_block(const Task& task, std::int64_t i, std::int64_t j, const Causal& mask) {
+    const std::int64_t stride = score_stride(mask.keys), m = mask.queries, n = mask.keys;
+    multiply(m, n, Left<A>{q_rows_ + i * key_, key_, 1}, k_columns_ + j * key_, key_, p_, stride,
+             false, mask.scores(key_));
+    multiply(m, n, Left<A>{do_rows_ + i * value_, value_, 1}, v_columns_ + j * value_, value_, ds_,
+             stride, false, mask.scores(value_));
+    const std::int64_t row = task.row0 + i;
+    const A* lse = op_.lse.template as<A>() + task.head * op_.lse.row_stride() + row;
+    const T* o = op_.o.template as<T>() + row * op_.o.row_stride() + task.head * value_;
     for (std::int64_t r = 0; r < m; ++r) {
-      const std::int64_t seen = i + r + 1 - j;
-      gradient_row(p.at(r).data, ds.at(r).data, seen < 0 ? 0 : least(seen, n), n, lse[r], along_[r],
-                   scale);
+      const A along = dot(do_rows_ + (i + r) * value_, o + r * op_.o.row_stride(), value_);
+      gradient_row(p_ + r * stride, ds_ + r * stride, mask.visible(r), mask.touched(r), lse[r],
+                   along);
     }
-    ok &= multiply(Form::kTN, n, value_, m, A(1), p, d_o, A(1), dkv.at(0, nope_));
-    const A before = j == 0 ? A(0) : A(1);
-    ok &= multiply(Form::kNN, m, nope_, n, A(1), ds, k_nope_.at(j), before, dq_.at(i));
-    ok &= multiply(Form::kNN, m, rope_, n, A(1), ds, k_rope_.at(j), before, dq_.at(i, nope_));
-    ok &= multiply(Form::kTN, n, nope_, m, A(1), ds, q, A(1), dkv);
-    const Tile<A> dk_rope{dk_rope_ + (task.row0 + j) * rope_, rope_};
-    ok &= multiply(Form::kTN, n, rope_, m, A(1), ds, q.at(0, nope_), A(1), dk_rope);
-    return ok;
+    const Left<A> p{p_, 1, stride}, ds{ds_, 1, stride};
+    multiply(n, value_, p, do_ + i * kPanel<A>, task.length, dv_ + j * value_stride_, value_stride_,
+             true, mask.per_key(value_));
+    multiply(n, key_, ds, q_ + i * kPanel<A>, task.length, dk_ + j * key_stride_, key_stride_, true,
+             mask.per_key(key_));
+    multiply(m, key_, Left<A>{ds_, stride, 1}, k_ + j * kPanel<A>, task.length, dq_, key_stride_,
+             j > 0, mask.per_query(key_));
   }
 
-  // p: scaled scores -> probabilities rounded to T. ds: dO . v -> gradient of q . k.
+  // p: scaled scores -> probabilities rounded to T. ds: dO . v -> gradient of the scaled scores.
   static void gradient_row(A* __restrict p, A* __restrict ds, std::int64_t visible, std::int64_t n,
-                           A lse, A along, A scale) {
+                           A lse, A along) {
     for (std::int64_t c = 0; c < visible; ++c) {
       const A probability = exp_approx(p[c] - lse);
-      ds[c] = probability * (ds[c] - along) * scale;
+      ds[c] = probability * (ds[c] - along);
       p[c] = to_acc(from_acc<T>(probability));
     }
     for (std::int64_t c = visible; c < n; ++c) p[c] = ds[c] = A(0);
   }
 
-  // Points the tiles at the operands of the task, or at widened copies of them.
-  void open(const Task& task) {
-    const std::int64_t row = task.row0;
-    const T* q = op_.q.template as<T>() + row * op_.q.row_stride() + task.head * key_;
-    const T* kv =
-        op_.kv.template as<T>() + row * op_.kv.row_stride() + task.head * (nope_ + value_);
-    const T* k_rope = op_.k_rope.template as<T>() + row * op_.k_rope.row_stride();
-    o_narrow_ = op_.o.template as<T>() + row * op_.o.row_stride() + task.head * value_;
-    d_o_narrow_ = op_.d_o.template as<T>() + row * op_.d_o.row_stride() + task.head * value_;
-    if constexpr (kWidened) {
-      const std::int64_t n = task.length;
-      widen(q, op_.q.row_stride(), n, key_, Tile<A>{q_copy_, key_});
-      widen(kv, op_.kv.row_stride(), n, nope_, Tile<A>{k_copy_, key_});
-      widen(k_rope, op_.k_rope.row_stride(), n, rope_, Tile<A>{k_copy_ + nope_, key_});
-      widen(kv + nope_, op_.kv.row_stride(), n, value_, Tile<A>{v_copy_, value_});
-      widen(d_o_narrow_, op_.d_o.row_stride(), n, value_, Tile<A>{do_copy_, value_});
-      q_ = {q_copy_, key_};
-      k_nope_ = {k_copy_, key_};
-      k_rope_ = {k_copy_ + nope_, key_};
-      v_ = {v_copy_, value_};
-      do_ = {do_copy_, value_};
-      dq_ = {dq_copy_, key_};
-      dkv_ = {dkv_copy_, nope_ + value_};
-    } else {
-      q_ = {q, op_.q.row_stride()};
-      k_nope_ = {kv, op_.kv.row_stride()};
-      k_rope_ = {k_rope, op_.k_rope.row_stride()};
-      v_ = {kv + nope_, op_.kv.row_stride()};
-      do_ = {d_o_narrow_, op_.d_o.row_stride()};
-      dq_ = {dq_out(task), op_.dq.row_stride()};
-      dkv_ = {dkv_out(task), op_.dkv.row_stride()};
+  // The head's operands, each in the layouts that the products want; queries times the scale.
+  void pack(const Task& task) {
+    const std::int64_t n = task.length, row = task.row0;
+    const auto scale = static_cast<A>(op_.scale);
+    const std::int64_t q_stride = op_.q.row_stride(), kv_stride = op_.kv.row_stride();
+    const std::int64_t rope_stride = op_.k_rope.row_stride(), do_stride = op_.d_o.row_stride();
+    const T* q = op_.q.template as<T>() + row * q_stride + task.head * key_;
+    const T* kv = op_.kv.template as<T>() + row * kv_stride + task.head * (nope_ + value_);
+    const T* k_rope = op_.k_rope.template as<T>() + row * rope_stride;
+    const T* d_o = op_.d_o.template as<T>() + row * do_stride + task.head * value_;
+    for (std::int64_t r = 0; r < n; ++r) {
+      for (std::int64_t c = 0; c < key_; ++c) {
+        q_rows_[r * key_ + c] = to_acc(q[r * q_stride + c]) * scale;
+      }
+      widen_row(d_o + r * do_stride, value_, do_rows_ + r * value_);
+      // Both parts of a key side by side in dq_'s place, so that they share panels.
+      widen_row(kv + r * kv_stride, nope_, dq_);
+      widen_row(k_rope + r * rope_stride, rope_, dq_ + nope_);
+      pack_rows<A>(dq_, key_, 1, key_, A(1), k_, n, r);
     }
+    pack_rows(q, q_stride, n, key_, scale, q_, n, 0);
+    pack_rows(d_o, do_stride, n, value_, A(1), do_, n, 0);
+    pack_columns(kv, kv_stride, n, nope_, k_columns_, key_, 0, 0);
+    pack_columns(k_rope, rope_stride, n, rope_, k_columns_, key_, nope_, 0);
+    pack_columns(kv + nope_, kv_stride, n, value_, v_columns_, value_, 0, 0);
   }
-  void close(const Task& task) {
-    if constexpr (kWidened) {
-      narrow<T>(dq_, task.length, key_, dq_out(task), op_.dq.row_stride());
-      narrow<T>(dkv_, task.length, nope_ + value_, dkv_out(task), op_.dkv.row_stride());
+
+  void finish(const Task& task) {
+    T* dkv =
+        op_.dkv.template as<T>() + task.row0 * op_.dkv.row_stride() + task.head * (nope_ + value_);
+    A* __restrict dk_rope = dk_rope_ + task.row0 * rope_;
+    for (std::int64_t r = 0; r < task.length; ++r, dkv += op_.dkv.row_stride()) {
+      const A* dk = dk_ + r * key_stride_;
+      narrow_row(dk, nope_, dkv);
+      narrow_row(dv_ + r * value_stride_, value_, dkv + nope_);
+      for (std::int64_t c = 0; c < rope_; ++c) dk_rope[r * rope_ + c] += dk[nope_ + c];
     }
-  }
-  T* dq_out(const Task& task) const {
-    return op_.dq.template as<T>() + task.row0 * op_.dq.row_stride() + task.head * key_;
-  }
-  T* dkv_out(const Task& task) const {
-    return op_.dkv.template as<T>() + task.row0 * op_.dkv.row_stride() +
-           task.head * (nope_ + value_);
   }
 
   const AttentionBackward& op_;
   Carver carver_;
-  std::int64_t nope_, rope_, value_, key_;
+  std::int64_t nope_, rope_, value_, key_, key_stride_, value_stride_;
   A* dk_rope_;
-  A* p_ = nullptr;
-  A* ds_ = nullptr;
-  A* along_ = nullptr;  // per query: dO . o
-  A* q_copy_ = nullptr;
-  A* k_copy_ = nullptr;
-  A* v_copy_ = nullptr;
-  A* do_copy_ = nullptr;
-  A* dq_copy_ = nullptr;
-  A* dkv_copy_ = nullptr;
-  const T* o_narrow_ = nullptr;
-  const T* d_o_narrow_ = nullptr;
-  Tile<const A> q_, k_nope_, k_rope_, v_, do_;
-  Tile<A> dq_, dkv_;
+  A* p_ = nullptr;          // [queries, keys]
+  A* ds_ = nullptr;         // [queries, keys]
+  A* dq_ = nullptr;         // [queries, key_stride]
+  A* q_rows_ = nullptr;     // [length, key]
+  A* do_rows_ = nullptr;    // [length, value]
+  A* q_ = nullptr;          // panels [length, key]
+  A* do_ = nullptr;         // panels [length, value]
+  A* k_ = nullptr;          // panels [length, key]
+  A* k_columns_ = nullptr;  // panels [key, length]
+  A* v_columns_ = nullptr;  // panels [value, length]
+  A* dk_ = nullptr;         // [length, key_stride]
+  A* dv_ = nullptr;         // [length, value_stride]
 };
 
 template <class F>
@@ -238,17 +232,15 @@ void backward(CpuContext& context, const AttentionBackward& op) {
   const std::int64_t size = tokens * op.shape.rope;
   const auto sum_bytes = sizeof(A) * static_cast<std::size_t>(shares * size);
   A* sums = reinterpret_cast<A*>(context.scratch(context.threads(), sum_bytes));
-  int failures = 0;
   parallel(context, shares, [&](int share, int) {
     A* dk_rope = sums + share * size;
     for (std::int64_t i = 0; i < size; ++i) dk_rope[i] = A(0);
     Worker<T> worker(op, longest, context.scratch(share, bytes), dk_rope);
     Dealer dealer(total, shares);
     for_tasks(op, [&](const Task& task) {
-      if (dealer.next(cost_of(task)) == share && !worker.run(task)) count_one(failures);
+      if (dealer.next(cost_of(task)) == share) worker.run(task);
     });
   });
-  if (failures > 0) op_check::out_of_memory();
   sum_shares<T>(context, op.dk_rope, sums, shares, offsets[0], offsets[count]);
 }
 

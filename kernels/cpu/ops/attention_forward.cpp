@@ -1,4 +1,5 @@
 #include "kernels/attention.h"
+#include "kernels/cpu/ops/attention_panels.h"
 #include "kernels/cpu/ops/attention_tiles.h"
 #include "kernels/op_check.h"
 
@@ -27,123 +28,100 @@ double cost_of(const Task& task) {
   return static_cast<double>(task.count) * static_cast<double>(task.begin + task.count);
 }
 
-// The operands of one head of one segment in the accumulation type: in place, or widened copies.
-template <class A>
-struct HeadTiles {
-  Tile<const A> k_nope, k_rope, v;
-};
-
 template <class T>
 class Worker {
  public:
   using A = acc_t<T>;
-  static constexpr bool kWidened = dtype_of_v<T> == DType::kBF16;
 
   Worker(const AttentionForward& op, std::int64_t longest, std::byte* memory)
-      : op_(op), carver_(memory), key_(op.shape.nope + op.shape.rope) {
+      : op_(op),
+        carver_(memory),
+        nope_(op.shape.nope),
+        rope_(op.shape.rope),
+        value_(op.shape.value),
+        key_(nope_ + rope_),
+        o_stride_(panel_columns<A>(value_)) {
     scores_ = carver_.take<A>(kQueries * score_stride(least(longest, kKeys)));
     running_ = carver_.take<Running<A>>(kQueries);
-    if constexpr (kWidened) {
-      q_ = carver_.take<A>(kQueries * key_);
-      o_ = carver_.take<A>(kQueries * op.shape.value);
-      k_ = carver_.take<A>(longest * key_);
-      v_ = carver_.take<A>(longest * op.shape.value);
-    }
+    q_ = carver_.take<A>(kQueries * key_);
+    o_ = carver_.take<A>(kQueries * o_stride_);
+    k_ = carver_.take<A>(panel_columns<A>(longest) * key_);
+    v_ = carver_.take<A>(longest * o_stride_);
   }
   static std::size_t scratch_bytes(const AttentionForward& op, std::int64_t longest) {
     return Worker(op, longest, nullptr).carver_.used();
   }
 
-  bool run(const Task& task) {
-    const std::int64_t nope = op_.shape.nope, rope = op_.shape.rope, value = op_.shape.value;
-    const HeadTiles<A> head = head_tiles(task);
-    const Tile<const A> q = queries(task);
-    const std::int64_t row = task.row0 + task.begin;
-    T* out = op_.o.template as<T>() + row * op_.o.row_stride() + task.head * value;
-    Tile<A> o;
-    if constexpr (kWidened) {
-      o = {o_, value};
-    } else {
-      o = {out, op_.o.row_stride()};
-    }
-    const auto scale = static_cast<A>(op_.scale);
-    const std::int64_t visible = task.begin + task.count;
-    bool ok = true;
+  void run(const Task& task) {
+    pack(task);
     for (std::int64_t r = 0; r < task.count; ++r) running_[r] = Running<A>();
+    const std::int64_t visible = task.begin + task.count;
     for (std::int64_t j = 0; j < visible; j += kKeys) {
-      const std::int64_t keys = least(kKeys, visible - j);
-      const Tile<A> scores{scores_, score_stride(keys)};
-      ok &= multiply(Form::kNT, task.count, keys, nope, scale, q, head.k_nope.at(j), A(0), scores);
-      ok &= multiply(Form::kNT, task.count, keys, rope, scale, q.at(0, nope), head.k_rope.at(j),
-                     A(1), scores);
-      for (std::int64_t r = 0; r < task.count; ++r) {
-        const std::int64_t seen = task.begin + r + 1 - j;
+      const Causal mask{task.begin - j, task.count, least(kKeys, visible - j)};
+      const std::int64_t stride = score_stride(mask.keys);
+      multiply(mask.queries, mask.keys, Left<A>{q_, key_, 1}, k_ + j * key_, key_, scores_, stride,
+               false, mask.scores(key_));
+      for (std::int64_t r = 0; r < mask.queries; ++r) {
         const A factor =
-            softmax_step<T>(scores.at(r).data, seen < 0 ? 0 : least(seen, keys), keys, running_[r]);
-        if (j > 0 && factor != A(1)) scale_row(o.at(r).data, value, factor);
+            softmax_step<T>(scores_ + r * stride, mask.visible(r), mask.touched(r), running_[r]);
+        if (j > 0 && factor != A(1)) scale_row(o_ + r * o_stride_, value_, factor);
       }
-      ok &= multiply(Form::kNN, task.count, value, keys, A(1), scores, head.v.at(j),
-                     j == 0 ? A(0) : A(1), o);
+      multiply(mask.queries, value_, Left<A>{scores_, stride, 1}, v_ + j * kPanel<A>, task.length,
+               o_, o_stride_, j > 0, mask.per_query(value_));
     }
-    A* lse = op_.lse.template as<A>() + task.head * op_.lse.row_stride() + row;
-    for (std::int64_t r = 0; r < task.count; ++r) {
-      const bool none = running_[r].sum == A(0);
-      scale_row(o.at(r).data, value, none ? A(0) : A(1) / running_[r].sum);
-      const double log_sum = __builtin_log(static_cast<double>(running_[r].sum));
-      lse[r] = static_cast<A>(static_cast<double>(running_[r].largest) + log_sum);
-    }
-    if constexpr (kWidened) narrow<T>(o, task.count, value, out, op_.o.row_stride());
-    return ok;
+    finish(task);
   }
 
  private:
-  Tile<const A> queries(const Task& task) {
-    const std::int64_t stride = op_.q.row_stride();
-    const T* q = op_.q.template as<T>() + (task.row0 + task.begin) * stride + task.head * key_;
-    if constexpr (kWidened) {
-      widen(q, stride, task.count, key_, Tile<A>{q_, key_});
-      return {q_, key_};
-    } else {
-      return {q, stride};
+  void finish(const Task& task) {
+    const std::int64_t row = task.row0 + task.begin;
+    T* out = op_.o.template as<T>() + row * op_.o.row_stride() + task.head * value_;
+    A* lse = op_.lse.template as<A>() + task.head * op_.lse.row_stride() + row;
+    for (std::int64_t r = 0; r < task.count; ++r) {
+      A* o = o_ + r * o_stride_;
+      const A sum = running_[r].sum;
+      scale_row(o, value_, sum == A(0) ? A(0) : A(1) / sum);
+      narrow_row(o, value_, out + r * op_.o.row_stride());
+      const double log_sum = __builtin_log(static_cast<double>(sum));
+      lse[r] = static_cast<A>(static_cast<double>(running_[r].largest) + log_sum);
     }
   }
 
-  HeadTiles<A> head_tiles(const Task& task) {
-    const std::int64_t nope = op_.shape.nope, rope = op_.shape.rope, value = op_.shape.value;
+  // Queries times the scale; keys and values of the head as far as this block sees them. Blocks of
+  // one head follow each other, so that each key is packed once.
+  void pack(const Task& task) {
     const std::int64_t kv_stride = op_.kv.row_stride(), rope_stride = op_.k_rope.row_stride();
-    const T* kv = op_.kv.template as<T>() + task.row0 * kv_stride + task.head * (nope + value);
-    const T* k_rope = op_.k_rope.template as<T>() + task.row0 * rope_stride;
-    if constexpr (kWidened) {
-      // Query blocks of one head follow each other: the copies are made once, as far as they are
-      // needed so far.
-      if (task.row0 != copied_row_ || task.head != copied_head_) copied_ = 0;
-      copied_row_ = task.row0;
-      copied_head_ = task.head;
-      const std::int64_t from = copied_, to = task.begin + task.count;
-      if (to > from) {
-        widen(kv + from * kv_stride, kv_stride, to - from, nope, Tile<A>{k_, key_}.at(from));
-        widen(k_rope + from * rope_stride, rope_stride, to - from, rope,
-              Tile<A>{k_, key_}.at(from, nope));
-        widen(kv + from * kv_stride + nope, kv_stride, to - from, value,
-              Tile<A>{v_, value}.at(from));
-        copied_ = to;
+    const auto scale = static_cast<A>(op_.scale);
+    const T* q =
+        op_.q.template as<T>() + (task.row0 + task.begin) * op_.q.row_stride() + task.head * key_;
+    for (std::int64_t r = 0; r < task.count; ++r) {
+      for (std::int64_t c = 0; c < key_; ++c) {
+        q_[r * key_ + c] = to_acc(q[r * op_.q.row_stride() + c]) * scale;
       }
-      return {{k_, key_}, {k_ + nope, key_}, {v_, value}};
-    } else {
-      return {{kv, kv_stride}, {k_rope, rope_stride}, {kv + nope, kv_stride}};
     }
+    if (task.begin == 0 || task.row0 != packed_row_ || task.head != packed_head_) packed_ = 0;
+    packed_row_ = task.row0;
+    packed_head_ = task.head;
+    const std::int64_t from = packed_, rows = task.begin + task.count - from;
+    const T* kv =
+        op_.kv.template as<T>() + (task.row0 + from) * kv_stride + task.head * (nope_ + value_);
+    const T* k_rope = op_.k_rope.template as<T>() + (task.row0 + from) * rope_stride;
+    pack_columns(kv, kv_stride, rows, nope_, k_, key_, 0, from);
+    pack_columns(k_rope, rope_stride, rows, rope_, k_, key_, nope_, from);
+    pack_rows(kv + nope_, kv_stride, rows, value_, A(1), v_, task.length, from);
+    packed_ += rows;
   }
 
   const AttentionForward& op_;
   Carver carver_;
-  std::int64_t key_;
+  std::int64_t nope_, rope_, value_, key_, o_stride_;
   A* scores_ = nullptr;
   Running<A>* running_ = nullptr;
-  A* q_ = nullptr;
-  A* o_ = nullptr;
-  A* k_ = nullptr;
-  A* v_ = nullptr;
-  std::int64_t copied_row_ = -1, copied_head_ = -1, copied_ = 0;
+  A* q_ = nullptr;  // [queries, key]
+  A* o_ = nullptr;  // [queries, o_stride]
+  A* k_ = nullptr;  // panels [key, keys]
+  A* v_ = nullptr;  // panels [keys, value]
+  std::int64_t packed_row_ = -1, packed_head_ = -1, packed_ = 0;
 };
 
 // Calls f(task) for every task, heads of a segment one after another.
@@ -194,15 +172,13 @@ void forward(CpuContext& context, const AttentionForward& op) {
   const int shares = threads_for(context, static_cast<std::int64_t>(total * width / 8.0));
   const std::size_t bytes = Worker<T>::scratch_bytes(op, longest);
   reserve_scratch(context, shares, bytes);
-  int failures = 0;
   parallel(context, shares, [&](int share, int) {
     Worker<T> worker(op, longest, context.scratch(share, bytes));
     Dealer dealer(total, shares);
     for_tasks(op, [&](const Task& task) {
-      if (dealer.next(cost_of(task)) == share && !worker.run(task)) count_one(failures);
+      if (dealer.next(cost_of(task)) == share) worker.run(task);
     });
   });
-  if (failures > 0) op_check::out_of_memory();
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What the attention ops share: matrix products of tiles, the softmax of a block of scores, and the
-// static split of tasks over threads.
+// What the attention ops share: the softmax of a block of scores, the static split of tasks over
+// threads, and, for decoding, matrix products by the library.
 #pragma once
 
 #include <dnnl.h>
@@ -20,15 +20,15 @@ struct Tile {
   operator Tile<const A>() const { return {data, stride}; }
 };
 
-enum class Form { kNN, kNT, kTN };
+enum class Form { kNN, kNT };
 
 // c = alpha op(a) op(b) + beta c with c [m, n] and k the summed dimension. Returns whether it
 // worked (the library's work space is allocated inside).
 inline bool multiply(Form form, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
                      Tile<const float> a, Tile<const float> b, float beta, Tile<float> c) {
   if (m == 0 || n == 0) return true;
-  return dnnl_sgemm(form == Form::kTN ? 'T' : 'N', form == Form::kNT ? 'T' : 'N', m, n, k, alpha,
-                    a.data, a.stride, b.data, b.stride, beta, c.data, c.stride) == dnnl_success;
+  return dnnl_sgemm('N', form == Form::kNT ? 'T' : 'N', m, n, k, alpha, a.data, a.stride, b.data,
+                    b.stride, beta, c.data, c.stride) == dnnl_success;
 }
 
 // The F64 path exists for gradient checks: plain loops.
@@ -44,20 +44,12 @@ inline bool multiply(Form form, std::int64_t m, std::int64_t n, std::int64_t k, 
       continue;
     }
     for (std::int64_t p = 0; p < k; ++p) {
-      const double factor =
-          alpha * (form == Form::kTN ? a.data[p * a.stride + i] : a.data[i * a.stride + p]);
+      const double factor = alpha * a.data[i * a.stride + p];
       const double* from = b.data + p * b.stride;
       for (std::int64_t j = 0; j < n; ++j) row[j] += factor * from[j];
     }
   }
   return true;
-}
-
-template <class A>
-void clear(Tile<A> tile, std::int64_t rows, std::int64_t cols) {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t c = 0; c < cols; ++c) tile.data[r * tile.stride + c] = A(0);
-  }
 }
 
 template <class T>
