@@ -164,7 +164,9 @@ void GemmPlan::Impl::add_tile(const Slab& slab, std::int64_t row, std::int64_t r
   tile.col0 = col;
   tile.cols = cols;
   if (p.c.dtype() != DType::kF64) {
-    tile.vector = p.c.rows() <= kMaxVectorRows;
+    // A transposed product of F32 reads b once on either path, along its rows on the other.
+    const bool is_gradient = p.trans_a && !p.trans_b && p.b.dtype() == DType::kF32;
+    tile.vector = p.c.rows() <= kMaxVectorRows && !is_gradient;
     if (slab.a_at >= 0) {
       const GemmWiden& entry = widen[count(slab.a_at)];
       tile.a = {entry.dst, entry.stride};

@@ -247,6 +247,31 @@ TEST_CASE("gemm: one column, one row, one step") {
   }
 }
 
+TEST_CASE("gemm: weight gradients of adapters") {
+  for (const Isa isa : available()) {
+    for (const int threads : {1, 2, 3}) {
+      CpuContext context(threads, isa);
+      for (const std::int64_t rank : {1, 2, 3, 4, 5, 8, 12, 13}) {
+        for (const bool rank_rows : {false, true}) {
+          for (const std::int64_t width : {1, 7, 40, 847}) {
+            Spec spec;
+            spec.m = rank_rows ? rank : width;
+            spec.n = rank_rows ? width : rank;
+            spec.k = 75;
+            spec.trans_a = true;
+            spec.trans_b = false;
+            expect_right(context, spec);
+            spec.alpha = -0.75;
+            spec.beta = 1.0;
+            spec.gap = 3;
+            expect_right(context, spec);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("gemm: FP8 blocks, ragged edges, rows of a larger weight") {
   for (const Isa isa : available()) {
     CpuContext context(2, isa);

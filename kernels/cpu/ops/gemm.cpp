@@ -5,6 +5,7 @@
 #include "kernels/cpu/gemm_plan.h"
 #include "kernels/cpu/isa_ops.h"
 #include "kernels/cpu/ops/block_scale.h"
+#include "kernels/cpu/ops/gemm_narrow.h"
 #include "kernels/cpu/ops/parallel.h"
 #include "kernels/cpu/ops/simd.h"
 #include "kernels/cpu/ops/widen.h"
@@ -24,6 +25,9 @@ std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 bool multiply(bool trans_a, bool trans_b, std::int64_t m, std::int64_t n, std::int64_t k,
               float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
               float beta, float* c, std::int64_t ldc) {
+  if (trans_a && !trans_b && multiply_narrow({m, n, k, alpha, a, lda, b, ldb, beta, c, ldc})) {
+    return true;
+  }
   return dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta,
                     c, ldc) == dnnl_success;
 }
