@@ -169,6 +169,7 @@ LossSums DeepSeekModel::forward_backward(Exec& whole, const TokenBatch& batch, d
     const Rows& rows = rows_at(layer);
     const View& d_out = layer + 1 == layers ? d_last : dh;
     if (recompute == Recompute::kFull) {
+      const OpScope again_scope(exec.device, "recompute");
       ArenaScope again(exec.saved);
       BlockSaved block_saved;
       // h[l + 1] is written again with the same bits.

@@ -159,6 +159,7 @@ void DeepSeekModel::build(std::int64_t max_positions) {
   for (std::int64_t layer = 0; layer < c.num_hidden_layers; ++layer) {
     const std::string prefix = fmt::format("model.layers.{}.", layer);
     Block& block = blocks_[static_cast<std::size_t>(layer)];
+    block.index = layer;
     block.attention_norm =
         make_norm(prefix + "input_layernorm.weight", c.hidden_size, c.rms_norm_eps);
     block.attention = make_attention(prefix + "self_attn.");

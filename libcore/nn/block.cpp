@@ -6,6 +6,7 @@ namespace ds {
 
 // h_out = h_mid + mlp(norm(h_mid)).
 void Block::mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const {
+  const OpScope part(exec.device, "mlp");
   const std::int64_t tokens = saved.h_mid.rows();
   saved.mlp_rstd = exec.saved.allocate("mlp.rstd", exec.statistics(), {tokens});
   saved.mlp_xn = exec.droppable().allocate("mlp.xn", exec.dtype, {tokens, saved.h_mid.cols()});
@@ -20,23 +21,28 @@ void Block::mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const 
 
 void Block::forward(Exec& exec, const Rows& rows, const ConstView& h, const View& h_out,
                     BlockSaved& saved) const {
+  const OpScope layer(exec.device, "layer", index);
   ArenaScope scope(exec.scratch);
   const std::int64_t tokens = h.rows();
   const std::int64_t hidden = h.cols();
   saved.attention_rstd = exec.saved.allocate("attention.rstd", exec.statistics(), {tokens});
   saved.attention.xn = exec.droppable().allocate("attention.xn", exec.dtype, {tokens, hidden});
   saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {rows.outputs(), hidden});
-  attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
-  if (rows.wanted) {
-    gather_rows(exec, h, rows.wanted, saved.h_mid);
-  } else {
-    copy_rows(exec, h, saved.h_mid);
+  {
+    const OpScope part(exec.device, "attention");
+    attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
+    if (rows.wanted) {
+      gather_rows(exec, h, rows.wanted, saved.h_mid);
+    } else {
+      copy_rows(exec, h, saved.h_mid);
+    }
+    attention.forward(exec, rows, saved.h_mid, saved.attention);
   }
-  attention.forward(exec, rows, saved.h_mid, saved.attention);
   mlp_forward(exec, h_out, saved);
 }
 
 void Block::restore_mlp(Exec& exec, BlockSaved& saved) const {
+  const OpScope again(exec.device, "recompute");
   const View& mid = saved.h_mid;
   saved.mlp_xn = exec.saved.allocate("mlp.xn", exec.dtype, {mid.rows(), mid.cols()});
   mlp_norm.forward(exec, mid, saved.mlp_xn, saved.mlp_rstd);
@@ -49,6 +55,7 @@ void Block::restore_mlp(Exec& exec, BlockSaved& saved) const {
 
 void Block::restore_attention(Exec& exec, const Rows& rows, const ConstView& h,
                               BlockSaved& saved) const {
+  const OpScope again(exec.device, "recompute");
   saved.attention.xn = exec.saved.allocate("attention.xn", exec.dtype, {h.rows(), h.cols()});
   attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
   attention.restore(exec, rows, saved.attention);
@@ -56,9 +63,12 @@ void Block::restore_attention(Exec& exec, const Rows& rows, const ConstView& h,
 
 void Block::backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSaved& saved,
                      const View& d_out, const View& dh, bool need_dx) const {
+  const OpScope layer(exec.device, "layer", index);
+  const OpScope backward(exec.device, "backward");
   ArenaScope scope(exec.scratch);
   ArenaScope restored(exec.saved);
   {
+    const OpScope part(exec.device, "mlp");
     ArenaScope mlp_scope(exec.scratch);
     const View dxn = exec.scratch.allocate("block.dxn", exec.dtype, {d_out.rows(), d_out.cols()});
     if (exec.selective) restore_mlp(exec, saved);
@@ -69,6 +79,7 @@ void Block::backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSave
     }
     mlp_norm.backward(exec, dxn, saved.h_mid, saved.mlp_rstd, d_out, true);
   }
+  const OpScope part(exec.device, "attention");
   if (exec.selective) restore_attention(exec, rows, h, saved);
   const bool need_dxn = need_dx || attention_norm.parameter != nullptr;
   const View dxn =

@@ -21,6 +21,7 @@ struct BlockSaved {
 
 // h_mid = h + attention(norm(h)); h_out = h_mid + mlp(norm(h_mid)).
 struct Block {
+  std::int64_t index = 0;  // of the layer, for the profiler
   RmsNorm attention_norm;
   Mla attention;
   RmsNorm mlp_norm;

@@ -20,6 +20,7 @@ bool Embedding::trainable() const {
 
 void Embedding::forward(Exec& exec, const ConstView& ids, const View& y,
                         EmbeddingSaved& saved) const {
+  const OpScope part(exec.device, "embedding");
   exec.device.run(kernels::EmbeddingForward{.table = table.data, .ids = ids, .y = y});
   if (!lora) return;
   const std::int64_t r = lora->a->value.shape()[1];
@@ -37,6 +38,8 @@ void Embedding::forward(Exec& exec, const ConstView& ids, const View& y,
 
 void Embedding::backward(Exec& exec, const ConstView& ids, const ConstView& dy,
                          const EmbeddingSaved& saved) const {
+  const OpScope part(exec.device, "embedding");
+  const OpScope backward(exec.device, "backward");
   if (is_trained(parameter)) {
     exec.device.run(
         kernels::EmbeddingBackward{.dy = dy, .ids = ids, .d_table = parameter->grad.view()});

@@ -28,6 +28,7 @@ bool Head::trainable() const { return norm.parameter != nullptr || lm_head.train
 
 LossSums Head::loss(Exec& exec, const ConstView& h, const ConstView& targets, double grad_scale,
                     const View& dh, std::vector<double>* each) const {
+  const OpScope part_scope(exec.device, "head");
   LossSums sums;
   const std::int64_t rows = h.rows();
   sums.targets = rows;
@@ -65,6 +66,7 @@ LossSums Head::loss(Exec& exec, const ConstView& h, const ConstView& targets, do
       if (each != nullptr) each->push_back(value);
     }
     if (!dh) continue;
+    const OpScope backward(exec.device, "backward");
     exec.device.run(kernels::CrossEntropyBackward{
         .logits = part, .targets = wanted, .lse = part_lse, .scale = grad_scale, .d_logits = part});
     const LinearBackward back{
@@ -76,6 +78,7 @@ LossSums Head::loss(Exec& exec, const ConstView& h, const ConstView& targets, do
 }
 
 void Head::logits(Exec& exec, const ConstView& h, const View& logits) const {
+  const OpScope part(exec.device, "head");
   const std::int64_t rows = h.rows();
   ArenaScope scope(exec.scratch);
   ArenaScope saved_scope(exec.saved);

@@ -62,7 +62,10 @@ UpdateReport Trainer::update(const Window& window, std::int64_t step, double lr_
     }
     report.loss_sum += sums.loss;
   }
-  report.step = optimizer_.step(device_, lr_factor);
+  {
+    const OpScope scope(device_, "optimizer");
+    report.step = optimizer_.step(device_, lr_factor);
+  }
   if (!report.step.non_finite.empty()) {
     report.divergence =
         fmt::format("step {}: the gradient of '{}' is not finite (batch of lines {})", step + 1,

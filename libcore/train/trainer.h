@@ -35,6 +35,9 @@ class Trainer {
 
   // Activation memory at its peak, by purpose.
   std::size_t peak_activation_bytes() const { return saved_.peak_bytes() + scratch_.peak_bytes(); }
+  // Kept for backward, and temporaries; both explain their own peak by name.
+  const Arena& saved() const { return saved_; }
+  const Arena& scratch() const { return scratch_; }
 
  private:
   DeepSeekModel& model_;
