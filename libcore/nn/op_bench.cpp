@@ -6,14 +6,12 @@
 #include <chrono>
 #include <cstring>
 #include <deque>
-#include <limits>
 #include <map>
 
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
 #include "kernels/cast.h"
 #include "kernels/cross_entropy.h"
-#include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -28,8 +26,6 @@ namespace {
 using kernels::Gemm;
 using kernels::GemmProblem;
 
-constexpr std::int64_t kPeakSize = 1536;
-constexpr std::int64_t kCopyBytes = std::int64_t{64} << 20;
 constexpr std::int64_t kFlushBytes = std::int64_t{64} << 20;
 constexpr std::int64_t kLogitElements = std::int64_t{16} << 20;  // as the head cuts its chunks
 constexpr std::int64_t kRank = 8;
@@ -371,51 +367,7 @@ class OpBench {
   OpBenchResult result_;
 };
 
-// The shortest of some runs after one that is not counted: at least three, for half a second.
-template <class Op>
-double best_seconds(Device& device, const Op& op) {
-  device.run(op);
-  double best = std::numeric_limits<double>::infinity();
-  double spent = 0.0;
-  for (int i = 0; i < 3 || spent < 0.5; ++i) {
-    const double seconds = seconds_of([&] { device.run(op); });
-    best = std::min(best, seconds);
-    spent += seconds;
-  }
-  return best;
-}
-
-double matrix_peak(Device& device, DType dtype) {
-  Tensor a(dtype, {kPeakSize, kPeakSize});
-  Tensor b(dtype, {kPeakSize, kPeakSize});
-  Tensor c(dtype, {kPeakSize, kPeakSize});
-  fill(a);
-  fill(b);
-  const GemmProblem problem{.a = a.view(), .b = b.view(), .c = c.view(), .trans_b = true};
-  const Gemm op{{&problem, 1}};
-  return cost(op).flops / best_seconds(device, op);
-}
-
 }  // namespace
-
-void MachinePeaks::raise(const MachinePeaks& other) {
-  matrix_flops = std::max(matrix_flops, other.matrix_flops);
-  copy_bytes = std::max(copy_bytes, other.copy_bytes);
-}
-
-MachinePeaks measure_peaks(Device& device, DType dtype) {
-  MachinePeaks peaks;
-  peaks.matrix_flops = matrix_peak(device, DType::kF32);
-  if (dtype == DType::kBF16) {
-    peaks.matrix_flops = std::max(peaks.matrix_flops, matrix_peak(device, dtype));
-  }
-  constexpr std::int64_t kCols = 4096;
-  Tensor from(DType::kF32, {kCopyBytes / 4 / kCols, kCols});
-  Tensor to(DType::kF32, {kCopyBytes / 4 / kCols, kCols});
-  const kernels::AddScaled copy{.x = from.view(), .y = to.view(), .accumulate = false};
-  peaks.copy_bytes = 2.0 * static_cast<double>(kCopyBytes) / best_seconds(device, copy);
-  return peaks;
-}
 
 OpBenchResult bench_ops(Device& device, const ModelConfig& config, const OpBenchRequest& request,
                         const std::function<void(const std::string&, double)>& progress) {

@@ -1,5 +1,4 @@
-// Timed ops at the shapes of a model, and what the machine reaches at best. Everything runs on
-// memory of its own; no checkpoint is needed.
+// Timed ops at the shapes of a model, on memory of their own; no checkpoint is needed.
 #pragma once
 
 #include <functional>
@@ -10,15 +9,6 @@
 #include "libcore/tensor/device.h"
 
 namespace ds {
-
-// The best of several runs, so that other work on the machine takes least from it.
-struct MachinePeaks {
-  double matrix_flops = 0.0;  // per second: a 1536^3 matrix product on all threads, f32 or, where
-                              // `dtype` is BF16 and that is faster, bf16
-  double copy_bytes = 0.0;    // per second, read and written together: 64 MiB to 64 MiB
-  void raise(const MachinePeaks& other);  // the larger of both, each
-};
-MachinePeaks measure_peaks(Device& device, kernels::DType dtype);
 
 // One op, every repetition in seconds.
 struct OpTiming {

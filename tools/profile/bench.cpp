@@ -12,6 +12,7 @@
 #include "libcore/base/json.h"
 #include "libcore/base/stop.h"
 #include "libcore/base/system.h"
+#include "libcore/nn/op_bench.h"
 #include "tools/profile/op_profile.h"
 #include "tools/profile/roofline.h"
 #include "tools/profile/workload.h"
@@ -76,7 +77,8 @@ Result op_result(const OpTiming& timing, const MachinePeaks& peaks) {
                       ? make_result(timing.name, "GFLOP/s", timing.cost.flops, 1e9, timing.seconds)
                       : make_result(timing.name, "GB/s", timing.cost.bytes, 1e9, timing.seconds);
   result.cold = timing.cold;
-  set_share(result, result.median * 1e9 / (timing.matrix ? peaks.matrix_flops : peaks.copy_bytes));
+  set_share(result,
+            result.median * 1e9 / (timing.matrix ? peaks.matrix_flops : peaks.memory_bytes));
   return result;
 }
 
@@ -151,8 +153,8 @@ std::string results_text(const std::vector<Result>& results, const MachinePeaks&
                          bool compared) {
   std::string text = fmt::format(
       "peak of this machine, {} threads: {:.1f} GFLOP/s (matrix product), {:.1f} GB/s "
-      "(copy, read and written)\n\n",
-      threads, peaks.matrix_flops / 1e9, peaks.copy_bytes / 1e9);
+      "(memory, read and written)\n\n",
+      threads, peaks.matrix_flops / 1e9, peaks.memory_bytes / 1e9);
   text += fmt::format("{:<56} {:>9} {:<9} {:>7} {:>10} {:<5}{}\n", "case", "median", "unit",
                       "spread", "of peak", "cache", compared ? "    ratio" : "");
   for (const Result& r : results) {
@@ -207,10 +209,14 @@ void run_bench(const BenchSettings& settings, cli::Run& run) {
                                .dtype = dtype,
                                .repeats = static_cast<int>(settings.repeats),
                                .memory = static_cast<std::int64_t>(memory_info().available / 2)};
+  int cases = 0;
   const OpBenchResult ops =
       bench_ops(device, config, request, [&](const std::string& name, double share) {
         if (stop_requested()) throw Error(ExitCode::kInterrupted, "stopped after " + name);
         run.progress(name, share);
+        // Again and again, so that a moment in which other work has the machine does not lower the
+        // peak that the cases around it are judged by.
+        if (++cases % 6 == 0) peaks.raise(measure_peaks(device, dtype));
       });
   StepTiming step;
   if (own_model && has_weights(folder)) {
@@ -218,7 +224,6 @@ void run_bench(const BenchSettings& settings, cli::Run& run) {
   } else if (own_model) {
     run.info(folder.string() + ": no weights, the training step is left out");
   }
-  // Again, so that a moment in which other work had the machine does not lower the peak.
   peaks.raise(measure_peaks(device, dtype));
   run.progress_clear();
   for (const std::string& name : ops.left_out) {
@@ -250,7 +255,7 @@ void run_bench(const BenchSettings& settings, cli::Run& run) {
                {"left_out", ops.left_out},
                {"peaks",
                 {{"matrix_flops_per_second", peaks.matrix_flops},
-                 {"copy_bytes_per_second", peaks.copy_bytes}}}});
+                 {"memory_bytes_per_second", peaks.memory_bytes}}}});
 }
 
 }  // namespace ds::profile

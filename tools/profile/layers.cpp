@@ -149,9 +149,9 @@ void run_layers(const LayersSettings& settings, cli::Run& run) {
   Measurement m;
   m.threads = run.threads();
   run.progress("measuring the machine", 0.0);
+  Workload work(settings.work, folder, config, settings.input, train, device);
   m.peaks = measure_peaks(device, dtype);
   reset_peak_resident();
-  Workload work(settings.work, folder, config, settings.input, train, device);
   const CostTable costs =
       costs_of(settings, config, work.method(), work.targets(), work.longest_row());
   measure(settings, work, device, m, run);

@@ -144,8 +144,8 @@ std::string measured_text(const Measurement& m, const std::vector<MeasuredRow>& 
   std::string text;
   text += fmt::format(
       "peak of this machine, {} threads: {:.1f} GFLOP/s (matrix product), {:.1f} "
-      "GB/s (copy, read and written)\n",
-      m.threads, m.peaks.matrix_flops / 1e9, m.peaks.copy_bytes / 1e9);
+      "GB/s (memory, read and written)\n",
+      m.threads, m.peaks.matrix_flops / 1e9, m.peaks.memory_bytes / 1e9);
   text += fmt::format(
       "step: {} tokens in {:.4f} s (median of {}), {:.0f} tokens/s, {:.1f} GFLOP, "
       "{} GFLOP/s, {} of the matrix peak\n\n",
@@ -235,7 +235,7 @@ json measured_json(const Measurement& m, const std::vector<MeasuredRow>& rows) {
             {"above_peak", all.above_peak}}},
           {"peaks",
            {{"matrix_flops_per_second", m.peaks.matrix_flops},
-            {"copy_bytes_per_second", m.peaks.copy_bytes},
+            {"memory_bytes_per_second", m.peaks.memory_bytes},
             {"threads", m.threads}}},
           {"memory",
            {{"parts",

@@ -14,7 +14,7 @@ Rating rate(double flops, double bytes, double seconds, const MachinePeaks& peak
   Rating rating;
   if (!(seconds > 0.0)) return rating;
   const double compute = flops / peaks.matrix_flops;
-  const double memory = bytes / peaks.copy_bytes;
+  const double memory = bytes / peaks.memory_bytes;
   rating.bound = compute >= memory ? "compute" : "memory";
   if (seconds > kOverhead * std::max(compute, memory)) rating.bound = "overhead";
   rating.above_peak = compute > seconds;

@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "libcore/nn/op_bench.h"
+#include "libcore/nn/machine_peaks.h"
 
 namespace ds::profile {
 
