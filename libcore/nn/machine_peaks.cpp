@@ -29,13 +29,14 @@ double seconds_of(F&& f) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// The shortest of some runs after one that is not counted: at least three, for half a second.
+// The shortest of some runs after one that is not counted: at least three, for a quarter of a
+// second.
 template <class F>
 double best_seconds(F&& run) {
   run();
   double best = std::numeric_limits<double>::infinity();
   double spent = 0.0;
-  for (int i = 0; i < 3 || spent < 0.5; ++i) {
+  for (int i = 0; i < 3 || spent < 0.25; ++i) {
     const double seconds = seconds_of(run);
     best = std::min(best, seconds);
     spent += seconds;
