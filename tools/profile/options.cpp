@@ -28,7 +28,7 @@ void add_work(CLI::App& app, WorkSettings& s) {
       ->group(group);
   words(app.add_option("--activation_checkpointing", s.activation_checkpointing,
                        "recompute activations in the backward pass"),
-        {"none", "full"})
+        {"none", "selective", "full"})
       ->group(group);
 }
 

@@ -27,6 +27,11 @@ LoraConfig lora_config(const WorkSettings& settings, const ModelConfig& config) 
   return lora;
 }
 
+Recompute recompute_of(const std::string& spelling) {
+  if (spelling == "selective") return Recompute::kSelective;
+  return spelling == "full" ? Recompute::kFull : Recompute::kNone;
+}
+
 // The tokens of --input; none for an empty text.
 std::vector<std::int32_t> encode(const std::string& input, const std::filesystem::path& folder) {
   if (input.empty()) return {};
@@ -73,7 +78,7 @@ Workload::Workload(const WorkSettings& settings, const std::filesystem::path& fo
       device_(device),
       train_(train),
       method_(resolve_method(settings, train, false)),
-      recompute_(settings.activation_checkpointing == "full" ? Recompute::kFull : Recompute::kNone),
+      recompute_(recompute_of(settings.activation_checkpointing)),
       dtype_(settings.dtype == "bf16" ? DType::kBF16 : DType::kF32) {
   if (method_ == Method::kLora) lora_ = lora_config(settings, config);
   targets_ = lora_targets(settings, method_, config);

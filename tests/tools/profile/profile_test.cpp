@@ -11,6 +11,7 @@
 #include "tests/support/schema.h"
 #include "tests/support/tiny_model.h"
 #include "tests/support/variants.h"
+#include "tools/profile/cost_model.h"
 #include "tools/profile/op_profile.h"
 
 using namespace ds::test;
@@ -213,13 +214,17 @@ TEST_CASE("a measured training step: every op once, rows sum to the step") {
   CHECK(d["steady"]["busy_share"] > 0.0);
   CHECK(d["peaks"]["matrix_flops_per_second"] > 1e8);
 
-  // Attention's operations are what the formula says, but for the exact causal triangle.
-  json again = profile_json({"layers", "--model", f.path("model"), "--seq_len", "24", "--batch",
-                             "2", "--steps", "1", "--activation_checkpointing", "full"});
-  const json& row = row_named(again["layers"], "layers.1.attention");
-  CHECK(row["recompute_flops"] == row["forward_flops"]);
-  CHECK(row["input_gradient_flops"] ==
-        row_named(layers, "layers.1.attention")["input_gradient_flops"]);
+  // Recomputation is counted apart, and changes nothing else.
+  auto arguments = base;
+  arguments.insert(arguments.end(), {"--activation_checkpointing", "full"});
+  const json full = profile_json(arguments);
+  for (const char* name : {"layers.1.attention", "layers.1.mlp"}) {
+    const json& row = row_named(full["layers"], name);
+    CHECK(row["recompute_flops"] == row["forward_flops"]);
+    CHECK(row["input_gradient_flops"] == row_named(layers, name)["input_gradient_flops"]);
+    CHECK(row["weight_gradient_flops"] == row_named(layers, name)["weight_gradient_flops"]);
+  }
+  CHECK(full["memory"]["parts"]["activations"] < d["memory"]["parts"]["activations"]);
 }
 
 TEST_CASE("inference and full training") {
@@ -231,11 +236,20 @@ TEST_CASE("inference and full training") {
   arguments.insert(arguments.end(), {"--mode", "infer", "--dtype", "bf16"});
   arguments.insert(arguments.end(), {"--convention", "6n"});
   const json infer = profile_json(arguments);
-  // What ran is what the formula says: 2 N a token, the head for 15 targets of 16 tokens only.
-  const double per_token = infer["totals"]["forward_flops_per_token"].get<double>();
-  const auto config = ds::load_model_config(f.root() / "model");
-  const double head = 2.0 * static_cast<double>(config.vocab_size * config.hidden_size);
-  CHECK(row_named(infer["ops"], "gemm")["flops"] == 16.0 * per_token - head);
+  // What ran is what the formula says: 2 N a token. The 16th token predicts nothing: it is spared
+  // the head and, in the last layer, all but keys and values.
+  const auto c = ds::load_model_config(f.root() / "model");
+  const auto costs = ds::profile::count_costs(
+      c, {.convention = ds::profile::Convention::k6n, .train = false, .lora = {{}}});
+  CHECK(infer["totals"]["forward_flops_per_token"] == costs.total.forward_flops);
+  std::int64_t spared =
+      -2 * (c.hidden_size * (c.kv_lora_rank + c.qk_rope_head_dim) +
+            c.kv_lora_rank * c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim));
+  for (const auto& row : costs.rows) {
+    if (row.name == "head" || row.name.rfind("layers.2.", 0) == 0) spared += row.forward_flops;
+  }
+  CHECK(row_named(infer["ops"], "gemm")["flops"] ==
+        static_cast<double>(16 * costs.total.forward_flops - spared));
   CHECK(sum(infer["layers"], "input_gradient_flops") == 0.0);
   CHECK(sum(infer["layers"], "weight_gradient_flops") == 0.0);
   CHECK(infer["memory"]["parts"]["adapters"] == 0);
