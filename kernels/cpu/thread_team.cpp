@@ -10,8 +10,8 @@
 namespace ds::kernels::cpu {
 namespace {
 
-// About 20 microseconds: longer than the gap between two ops of a small model.
-constexpr int kSpins = 512;
+// About 100 microseconds: longer than the gap between two ops of a small model.
+constexpr int kSpins = 4096;
 
 void pause() { __builtin_ia32_pause(); }
 
