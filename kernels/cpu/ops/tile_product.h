@@ -61,7 +61,7 @@ void multiply_tile(std::int64_t k, Left<A> left, const A* b, std::int64_t b_stri
   }
 }
 
-// The same for a number of rows from 1 to 8 known at run time.
+// The same for a number of rows from 1 to 6 known at run time.
 template <class A, int kVectors>
 void multiply_rows(std::int64_t rows, std::int64_t k, Left<A> left, const A* b,
                    std::int64_t b_stride, A* c, std::int64_t c_stride, bool add) {
@@ -76,12 +76,8 @@ void multiply_rows(std::int64_t rows, std::int64_t k, Left<A> left, const A* b,
       return multiply_tile<A, 4, kVectors>(k, left, b, b_stride, c, c_stride, add);
     case 5:
       return multiply_tile<A, 5, kVectors>(k, left, b, b_stride, c, c_stride, add);
-    case 6:
-      return multiply_tile<A, 6, kVectors>(k, left, b, b_stride, c, c_stride, add);
-    case 7:
-      return multiply_tile<A, 7, kVectors>(k, left, b, b_stride, c, c_stride, add);
     default:
-      return multiply_tile<A, 8, kVectors>(k, left, b, b_stride, c, c_stride, add);
+      return multiply_tile<A, 6, kVectors>(k, left, b, b_stride, c, c_stride, add);
   }
 }
 
