@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "libcore/base/page_stream.h"
 #include "libcore/config/lora_config.h"
 #include "libcore/config/model_config.h"
 #include "libcore/data/example.h"
@@ -35,6 +36,12 @@ class Sequence {
   std::vector<Tensor> layers_;
   std::int64_t length_ = 0;
   std::int64_t capacity_ = 0;
+};
+
+// One micro-batch of an update.
+struct MicroBatch {
+  const TokenBatch* tokens = nullptr;
+  std::uint64_t step_stream = 0;  // of its dropout masks (Exec::step_stream)
 };
 
 // A checkpoint ready to compute with. Weights are views of the mapped files; adapters and trained
@@ -65,8 +72,15 @@ class DeepSeekModel {
 
   // Sum of the target losses of the batch; adds the gradients of sum * grad_scale to the trainable
   // parameters.
-  LossSums forward_backward(Exec& whole, const TokenBatch& batch, double grad_scale,
+  LossSums forward_backward(Exec& exec, const TokenBatch& batch, double grad_scale,
                             Recompute recompute);
+  // The same for several micro-batches in layer-major order: every layer meets all of them before
+  // the next layer begins, so that the weights are walked over twice however many there are. Each
+  // parameter's gradient is added to in the order of the batches, as by one call after another: the
+  // bits are the same (but for trained tied embeddings, where the two uses of the table take turns
+  // otherwise). When a loss is not finite there is no backward.
+  std::vector<LossSums> forward_backward(Exec& exec, std::span<const MicroBatch> batches,
+                                         double grad_scale, Recompute recompute);
   // The same sum without gradients. `each`, when given, receives the loss of every target in the
   // batch's order.
   LossSums loss(Exec& exec, const TokenBatch& batch, std::vector<double>* each = nullptr);
@@ -83,12 +97,19 @@ class DeepSeekModel {
   void decode(Exec& exec, std::span<const std::int32_t> tokens,
               std::span<Sequence* const> sequences, const View& logits);
 
+  // From now on at most `window` bytes of the mapped base are kept in this process (one layer, if
+  // that is more): layers come in ahead of use and go after it. Only where the base is walked over
+  // layer by layer; decode() reads what it needs.
+  void stream_weights(std::size_t window);
+  const PageStream* weight_stream() const { return stream_.get(); }
+
   // WeightStore::find_non_finite of the base.
   std::string find_non_finite_weight() const { return weights_.find_non_finite(); }
   // The base weight of a module (for tests and merging).
   const Linear* find_linear(const std::string& path) const;
 
  private:
+  friend class TrainPass;
   DeepSeekModel(const ModelConfig& config, Checkpoint checkpoint, DType compute);
   void build(std::int64_t max_positions);
   void build_rope(std::int64_t max_positions);
@@ -98,6 +119,9 @@ class DeepSeekModel {
   Mlp make_mlp(const std::string& prefix, std::int64_t width);
   Moe make_moe(const std::string& prefix);
   void for_each_linear(const std::function<void(Linear&)>& f);
+  // The mapped weights of every layer and, last, of the head.
+  std::vector<std::vector<PageRange>> mapped_parts();
+  std::vector<std::size_t> forward_order() const;
   Parameter& add_parameter(std::string name, ParameterRole role, std::vector<std::int64_t> shape);
   Parameter& adopt_weight(const std::string& name, ParameterRole role,
                           const std::vector<std::int64_t>& shape);
@@ -116,6 +140,7 @@ class DeepSeekModel {
   std::map<std::string, Linear*> linears_;
   Tensor rope_cos_;
   Tensor rope_sin_;
+  std::unique_ptr<PageStream> stream_;
   std::deque<Parameter> storage_;
   std::vector<Parameter*> parameters_;
   std::vector<Tensor> biases_;

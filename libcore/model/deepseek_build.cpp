@@ -183,34 +183,63 @@ void DeepSeekModel::build(std::int64_t max_positions) {
   for_each_linear([this](Linear& linear) { linears_[linear.path] = &linear; });
 }
 
-void DeepSeekModel::for_each_linear(const std::function<void(Linear&)>& f) {
+namespace {
+
+void for_each_linear(Block& block, const std::function<void(Linear&)>& f) {
   const auto mlp_linears = [&f](Mlp& mlp) {
     f(mlp.gate_proj);
     f(mlp.up_proj);
     f(mlp.down_proj);
   };
-  for (Block& block : blocks_) {
-    Mla& attention = block.attention;
-    if (attention.has_q_lora) {
-      f(attention.q_a_proj);
-      f(attention.q_b_proj);
-    } else {
-      f(attention.q_proj);
-    }
-    f(attention.kv_a_proj);
-    f(attention.kv_b_proj);
-    f(attention.o_proj);
-    if (block.mlp) mlp_linears(*block.mlp);
-    if (block.moe) {
-      for (Expert& expert : block.moe->experts) {
-        f(expert.gate_proj);
-        f(expert.up_proj);
-        f(expert.down_proj);
-      }
-      if (block.moe->shared) mlp_linears(*block.moe->shared);
-    }
+  Mla& attention = block.attention;
+  if (attention.has_q_lora) {
+    f(attention.q_a_proj);
+    f(attention.q_b_proj);
+  } else {
+    f(attention.q_proj);
   }
+  f(attention.kv_a_proj);
+  f(attention.kv_b_proj);
+  f(attention.o_proj);
+  if (block.mlp) mlp_linears(*block.mlp);
+  if (block.moe) {
+    for (Expert& expert : block.moe->experts) {
+      f(expert.gate_proj);
+      f(expert.up_proj);
+      f(expert.down_proj);
+    }
+    if (block.moe->shared) mlp_linears(*block.moe->shared);
+  }
+}
+
+}  // namespace
+
+void DeepSeekModel::for_each_linear(const std::function<void(Linear&)>& f) {
+  for (Block& block : blocks_) ds::for_each_linear(block, f);
   f(head_.lm_head);
+}
+
+std::vector<std::vector<PageRange>> DeepSeekModel::mapped_parts() {
+  std::vector<std::vector<PageRange>> parts(blocks_.size() + 1);
+  const auto add = [this](std::vector<PageRange>& part, const WeightRef& weight) {
+    for (const ConstView& view : {weight.data, weight.scale}) {
+      if (!view || !weights_.maps(view.data())) continue;
+      part.push_back({static_cast<const std::byte*>(view.data()),
+                      static_cast<std::size_t>(view.size() * kernels::dtype_size(view.dtype()))});
+    }
+  };
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    Block& block = blocks_[layer];
+    std::vector<PageRange>& part = parts[layer];
+    ds::for_each_linear(block, [&](Linear& linear) { add(part, linear.weight); });
+    if (block.moe) add(part, block.moe->gate_weight);
+  }
+  add(parts.back(), head_.lm_head.weight);
+  return parts;
+}
+
+void DeepSeekModel::stream_weights(std::size_t window) {
+  stream_ = std::make_unique<PageStream>(mapped_parts(), window);
 }
 
 const Linear* DeepSeekModel::find_linear(const std::string& path) const {

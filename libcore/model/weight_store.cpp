@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 
 #include "libcore/base/error.h"
 #include "libcore/tensor/widen.h"
@@ -36,6 +37,17 @@ WeightStore::WeightStore(Checkpoint checkpoint, DType compute)
 
 bool WeightStore::has(std::string_view name) const {
   return checkpoint_.find(name).tensor != nullptr;
+}
+
+bool WeightStore::maps(const void* data) const {
+  const auto* at = static_cast<const std::byte*>(data);
+  for (const auto& file : checkpoint_.files()) {
+    const MappedFile& mapped = file->file();
+    if (!std::less<>()(at, mapped.data()) && std::less<>()(at, mapped.data() + mapped.size())) {
+      return true;
+    }
+  }
+  return false;
 }
 
 const Checkpoint::Entry WeightStore::require(const std::string& name,

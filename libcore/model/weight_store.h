@@ -28,6 +28,8 @@ class WeightStore {
   // Matrix or vector widened to the compute dtype's statistics dtype, as a new owning tensor.
   Tensor widened(const std::string& name, const std::vector<std::int64_t>& shape);
   bool has(std::string_view name) const;
+  // Whether `data` lies in a mapped file (and not in a copy that was made).
+  bool maps(const void* data) const;
   // Reads every tensor of the model and says where the first NaN or infinity is ("FILE: tensor 'X'
   // is not finite at [row, column]"); empty when all are finite. For after something went wrong: it
   // takes as long as reading the checkpoint.

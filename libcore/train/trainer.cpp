@@ -32,8 +32,13 @@ std::string all_lines_text(const Window& window) {
 }  // namespace
 
 Trainer::Trainer(DeepSeekModel& model, Optimizer& optimizer, Device& device, std::uint64_t seed,
-                 Recompute recompute)
-    : model_(model), optimizer_(optimizer), device_(device), seed_(seed), recompute_(recompute) {}
+                 Recompute recompute, bool layer_major)
+    : model_(model),
+      optimizer_(optimizer),
+      device_(device),
+      seed_(seed),
+      recompute_(recompute),
+      layer_major_(layer_major) {}
 
 UpdateReport Trainer::update(const Window& window, std::int64_t step, double lr_factor) {
   UpdateReport report;
@@ -44,23 +49,32 @@ UpdateReport Trainer::update(const Window& window, std::int64_t step, double lr_
                 "a training step has no target tokens (lines " + all_lines_text(window) + ")");
   }
   const double scale = 1.0 / static_cast<double>(window.targets);
-  for (std::size_t i = 0; i < window.batches.size(); ++i) {
-    Exec exec{.device = device_,
-              .saved = saved_,
-              .scratch = scratch_,
-              .dtype = model_.dtype(),
-              .training = true,
-              .seed = seed_,
-              .step_stream = mix_stream(static_cast<std::uint64_t>(step), i)};
-    const LossSums sums = model_.forward_backward(exec, window.batches[i], scale, recompute_);
-    if (sums.non_finite >= 0) {
-      report.divergence =
-          fmt::format("step {}: the loss of target {} in the batch of lines {} is not finite",
-                      step + 1, sums.non_finite, lines_text(window.batches[i]));
-      optimizer_.zero_grad();
-      return report;
+  std::vector<MicroBatch> batches;
+  for (const TokenBatch& batch : window.batches) {
+    batches.push_back(
+        {.tokens = &batch,
+         .step_stream = mix_stream(static_cast<std::uint64_t>(step), batches.size())});
+  }
+  Exec exec{.device = device_,
+            .saved = saved_,
+            .scratch = scratch_,
+            .dtype = model_.dtype(),
+            .training = true,
+            .seed = seed_};
+  const std::size_t together = layer_major_ ? batches.size() : 1;
+  for (std::size_t first = 0; first < batches.size(); first += together) {
+    const auto group = std::span(batches).subspan(first, together);
+    const std::vector<LossSums> sums = model_.forward_backward(exec, group, scale, recompute_);
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+      if (sums[i].non_finite >= 0) {
+        report.divergence =
+            fmt::format("step {}: the loss of target {} in the batch of lines {} is not finite",
+                        step + 1, sums[i].non_finite, lines_text(*group[i].tokens));
+        optimizer_.zero_grad();
+        return report;
+      }
+      report.loss_sum += sums[i].loss;
     }
-    report.loss_sum += sums.loss;
   }
   {
     const OpScope scope(device_, "optimizer");

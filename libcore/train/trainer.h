@@ -25,9 +25,11 @@ struct UpdateReport {
 // means), clipping, AdamW. Throws Error(kInternal) for a window without targets.
 class Trainer {
  public:
-  // All references must outlive the trainer.
+  // All references must outlive the trainer. `layer_major`: a window's micro-batches pass every
+  // layer together (same bits, see DeepSeekModel::forward_backward), at the cost of keeping the
+  // activations of all of them.
   Trainer(DeepSeekModel& model, Optimizer& optimizer, Device& device, std::uint64_t seed,
-          Recompute recompute);
+          Recompute recompute, bool layer_major = false);
   // `step` counts finished updates; with the micro-batch it keys the dropout masks.
   UpdateReport update(const Window& window, std::int64_t step, double lr_factor);
   // Mean loss over batches without gradients.
@@ -45,6 +47,7 @@ class Trainer {
   Device& device_;
   std::uint64_t seed_;
   Recompute recompute_;
+  bool layer_major_;
   Arena saved_{"activations"};
   Arena scratch_{"workspace"};
 };

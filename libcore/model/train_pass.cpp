@@ -1,0 +1,196 @@
+// Forward and backward of an update's micro-batches.
+#include <deque>
+
+#include "libcore/model/batch_rows.h"
+#include "libcore/model/deepseek.h"
+#include "libcore/nn/row_ops.h"
+
+namespace ds {
+
+// Layers outside, micro-batches inside. With one micro-batch this is the usual order.
+class TrainPass {
+ public:
+  TrainPass(DeepSeekModel& model, Exec& whole, std::span<const MicroBatch> batches,
+            double grad_scale, Recompute recompute);
+  std::vector<LossSums> run();
+
+ private:
+  // What one micro-batch carries from layer to layer.
+  struct State {
+    State(const Exec& exec_, const TokenBatch& batch_)
+        : exec(exec_),
+          batch(batch_),
+          targets(find_targets(batch_)),
+          rows(rows_of(batch_, targets)) {}
+    Exec exec;
+    const TokenBatch& batch;
+    TargetRows targets;
+    BatchRows rows;
+    std::vector<View> h;  // input of every layer and output of the last
+    std::vector<BlockSaved> saved;
+    EmbeddingSaved embedding_saved;
+    View d_last;  // gradient of the last block's output, which has a row a target
+    View dh;      // gradient of the present block's input
+  };
+  const Rows& rows_at(const State& state, std::int64_t layer) const {
+    return layer + 1 == layers_ ? state.rows.last : state.rows.inner;
+  }
+  std::int64_t lowest_block() const { return std::max<std::int64_t>(lowest_, 0); }
+  std::vector<std::size_t> walk_order() const;
+  void embed(State& state);
+  void forward(State& state, std::int64_t layer);
+  LossSums head(State& state);
+  void backward(State& state, std::int64_t layer);
+
+  DeepSeekModel& model_;
+  double grad_scale_;
+  Recompute recompute_;
+  std::int64_t layers_;
+  std::int64_t lowest_;  // trainable layer; -1: the embedding
+  ArenaScope saved_scope_;
+  ArenaScope scratch_scope_;
+  std::deque<State> states_;        // of the batches that predict something
+  std::vector<std::size_t> place_;  // of each state among the batches
+  std::size_t batches_;
+};
+
+TrainPass::TrainPass(DeepSeekModel& model, Exec& whole, std::span<const MicroBatch> batches,
+                     double grad_scale, Recompute recompute)
+    : model_(model),
+      grad_scale_(grad_scale),
+      recompute_(recompute),
+      layers_(static_cast<std::int64_t>(model.blocks_.size())),
+      lowest_(model.lowest_trainable_layer()),
+      saved_scope_(whole.saved),
+      scratch_scope_(whole.scratch),
+      batches_(batches.size()) {
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    Exec exec = whole;
+    exec.selective = recompute == Recompute::kSelective;
+    exec.step_stream = batches[i].step_stream;
+    State& state = states_.emplace_back(exec, *batches[i].tokens);
+    if (state.targets.rows.empty()) {
+      states_.pop_back();
+    } else {
+      place_.push_back(i);
+    }
+  }
+}
+
+// Up through the layers, the head, down to the lowest layer that is trained.
+std::vector<std::size_t> TrainPass::walk_order() const {
+  std::vector<std::size_t> order;
+  for (std::int64_t layer = 0; layer <= layers_; ++layer) {
+    order.push_back(static_cast<std::size_t>(layer));
+  }
+  for (std::int64_t layer = layers_ - 1; layer >= lowest_block(); --layer) {
+    order.push_back(static_cast<std::size_t>(layer));
+  }
+  return order;
+}
+
+std::vector<LossSums> TrainPass::run() {
+  std::vector<LossSums> sums(batches_);
+  if (states_.empty()) return sums;
+  PageWalk walk(model_.stream_.get(), walk_order());
+  for (State& state : states_) embed(state);
+  for (std::int64_t layer = 0; layer < layers_; ++layer) {
+    walk.enter();
+    for (State& state : states_) forward(state, layer);
+    walk.leave();
+  }
+  bool finite = true;
+  walk.enter();
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    sums[place_[i]] = head(states_[i]);
+    finite = finite && sums[place_[i]].non_finite < 0;
+  }
+  walk.leave();
+  if (lowest_ >= layers_ || !finite) return sums;
+
+  for (std::int64_t layer = layers_ - 1; layer >= lowest_block(); --layer) {
+    walk.enter();
+    for (State& state : states_) backward(state, layer);
+    walk.leave();
+  }
+  if (lowest_ < 0) {
+    for (State& state : states_) {
+      model_.embedding_.backward(state.exec, index_view(state.batch.ids), state.dh,
+                                 state.embedding_saved);
+    }
+  }
+  return sums;
+}
+
+void TrainPass::embed(State& state) {
+  Exec& exec = state.exec;
+  state.saved.resize(static_cast<std::size_t>(layers_));
+  state.h.push_back(exec.saved.allocate("block.h", exec.dtype,
+                                        {state.batch.tokens(), model_.config_.hidden_size}));
+  model_.embedding_.forward(exec, index_view(state.batch.ids), state.h[0], state.embedding_saved);
+}
+
+void TrainPass::forward(State& state, std::int64_t layer) {
+  Exec& exec = state.exec;
+  const auto l = static_cast<std::size_t>(layer);
+  const Rows& rows = rows_at(state, layer);
+  state.h.push_back(
+      exec.saved.allocate("block.h", exec.dtype, {rows.outputs(), model_.config_.hidden_size}));
+  if (recompute_ == Recompute::kFull || layer < lowest_) {
+    ArenaScope dropped(exec.saved);
+    BlockSaved unused;
+    model_.blocks_[l].forward(exec, rows, state.h[l], state.h[l + 1], unused);
+  } else {
+    model_.blocks_[l].forward(exec, rows, state.h[l], state.h[l + 1], state.saved[l]);
+  }
+}
+
+LossSums TrainPass::head(State& state) {
+  Exec& exec = state.exec;
+  const std::int64_t hidden = model_.config_.hidden_size;
+  const bool need_dh = lowest_ < layers_;
+  const auto count = static_cast<std::int64_t>(state.targets.rows.size());
+  if (need_dh || model_.head_.trainable()) {
+    state.d_last = exec.scratch.allocate("head.dh", exec.dtype, {count, hidden});
+  }
+  if (need_dh) {
+    state.dh = state.rows.last.wanted
+                   ? exec.scratch.allocate("block.dh", exec.dtype, {state.batch.tokens(), hidden})
+                   : state.d_last;
+  }
+  return model_.head_.loss(exec, state.h.back(), index_view(state.targets.targets), grad_scale_,
+                           state.d_last, nullptr);
+}
+
+void TrainPass::backward(State& state, std::int64_t layer) {
+  Exec& exec = state.exec;
+  const auto l = static_cast<std::size_t>(layer);
+  const Block& block = model_.blocks_[l];
+  const bool need_dx = layer > lowest_;
+  const Rows& rows = rows_at(state, layer);
+  const View& d_out = layer + 1 == layers_ ? state.d_last : state.dh;
+  if (recompute_ != Recompute::kFull) {
+    block.backward(exec, rows, state.h[l], state.saved[l], d_out, state.dh, need_dx);
+    return;
+  }
+  const OpScope again_scope(exec.device, "recompute");
+  ArenaScope again(exec.saved);
+  BlockSaved block_saved;
+  // h[l + 1] is written again with the same bits.
+  block.forward(exec, rows, state.h[l], state.h[l + 1], block_saved);
+  block.backward(exec, rows, state.h[l], block_saved, d_out, state.dh, need_dx);
+}
+
+std::vector<LossSums> DeepSeekModel::forward_backward(Exec& exec,
+                                                      std::span<const MicroBatch> batches,
+                                                      double grad_scale, Recompute recompute) {
+  return TrainPass(*this, exec, batches, grad_scale, recompute).run();
+}
+
+LossSums DeepSeekModel::forward_backward(Exec& exec, const TokenBatch& batch, double grad_scale,
+                                         Recompute recompute) {
+  const MicroBatch one{.tokens = &batch, .step_stream = exec.step_stream};
+  return forward_backward(exec, std::span(&one, 1), grad_scale, recompute).front();
+}
+
+}  // namespace ds
