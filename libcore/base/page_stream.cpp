@@ -62,8 +62,15 @@ std::vector<PageRange> whole_pages(const std::vector<PageRange>& ranges) {
 
 }  // namespace
 
-PageStream::PageStream(std::vector<std::vector<PageRange>> parts, std::size_t window)
-    : window_(window) {
+void drop_pages(const PageRange& range) {
+  for (const PageRange& pages : whole_pages({range})) {
+    advise(pages.data, pages.bytes, MADV_DONTNEED);
+  }
+}
+
+PageStream::PageStream(std::vector<std::vector<PageRange>> parts, std::vector<PageRange> loose,
+                       std::size_t window)
+    : loose_(whole_pages(loose)), window_(window) {
   for (const auto& ranges : parts) {
     Part& part = parts_.emplace_back();
     part.ranges = whole_pages(ranges);
@@ -89,6 +96,7 @@ void PageStream::begin(std::vector<std::size_t> order) {
     part.users = 0;
     release(part);
   }
+  for (const PageRange& range : loose_) advise(range.data, range.bytes, MADV_DONTNEED);
   order_ = std::move(order);
   next_ = 0;
   reading_ = 0;

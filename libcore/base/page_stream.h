@@ -17,15 +17,19 @@ struct PageRange {
   std::size_t bytes = 0;
 };
 
+// Drops the pages from this process; the kernel may keep them.
+void drop_pages(const PageRange& range);
+
 // Walks over parts (the layers of a model) in an order that is known in advance. One reader thread
 // brings the next parts in while the present one is used; what it holds, the part in use included,
 // stays below `window` bytes, unless one part alone is larger. A part that was left is dropped from
 // this process; the kernel may keep its pages for the next time.
 class PageStream {
  public:
-  // Ranges of a part are read in the order of their addresses. The mappings must outlive the
-  // stream.
-  PageStream(std::vector<std::vector<PageRange>> parts, std::size_t window);
+  // Ranges of a part are read in the order of their addresses. `loose` ranges are read here and
+  // there by others and are dropped with every begin(). The mappings must outlive the stream.
+  PageStream(std::vector<std::vector<PageRange>> parts, std::vector<PageRange> loose,
+             std::size_t window);
   ~PageStream();
   PageStream(const PageStream&) = delete;
   PageStream& operator=(const PageStream&) = delete;
@@ -57,6 +61,7 @@ class PageStream {
   void release(Part& part);
 
   std::vector<Part> parts_;
+  std::vector<PageRange> loose_;
   std::size_t window_;
   std::vector<std::size_t> order_;
   std::size_t next_ = 0;     // place of the order to be entered next

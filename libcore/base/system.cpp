@@ -1,5 +1,6 @@
 #include "libcore/base/system.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -9,8 +10,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -216,6 +220,28 @@ std::uint64_t free_disk_bytes(const fs::path& path) {
     at = parent;
   }
   return static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
+}
+
+double disk_read_rate(const fs::path& path) {
+  constexpr std::size_t kPiece = std::size_t{4} << 20;
+  constexpr double kSeconds = 0.015;
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  if (fd < 0) return 0.0;
+  // O_DIRECT wants aligned memory.
+  const std::unique_ptr<void, decltype(&std::free)> buffer(std::aligned_alloc(4096, kPiece),
+                                                           &std::free);
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  double seconds = 0.0;
+  std::size_t total = 0;
+  while (seconds < kSeconds) {
+    const ssize_t got = ::pread(fd, buffer.get(), kPiece, static_cast<off_t>(total));
+    if (got <= 0) break;
+    total += static_cast<std::size_t>(got);
+    seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  }
+  ::close(fd);
+  return seconds > 0.0 ? static_cast<double>(total) / seconds : 0.0;
 }
 
 }  // namespace ds

@@ -34,4 +34,8 @@ bool reset_peak_resident();
 // existing parent. Throws Error(kIo).
 std::uint64_t free_disk_bytes(const std::filesystem::path& path);
 
+// Bytes a second of reading the beginning of a file past the kernel's cache (O_DIRECT), for at most
+// some hundredths of a second; 0 where the file system does not allow it.
+double disk_read_rate(const std::filesystem::path& path);
+
 }  // namespace ds

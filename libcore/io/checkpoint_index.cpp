@@ -3,13 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
+#include <future>
 #include <map>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
 #include "libcore/base/json.h"
+#include "libcore/base/system.h"
 
 namespace ds {
 namespace {
@@ -119,8 +124,13 @@ class CheckpointLoader {
 
   // nullptr when the file is bad (which is then a finding).
   SafetensorsFile* open_file(const std::string& name) {
+    return adopt(name, [&] { return SafetensorsFile::open(folder() / name); });
+  }
+
+  template <class Open>
+  SafetensorsFile* adopt(const std::string& name, Open&& open) {
     try {
-      auto file = std::make_unique<SafetensorsFile>(SafetensorsFile::open(folder() / name));
+      auto file = std::make_unique<SafetensorsFile>(open());
       return checkpoint_.files_.emplace_back(std::move(file)).get();
     } catch (const Error& error) {
       if (error.code() != ExitCode::kBadInput) throw;
@@ -129,6 +139,33 @@ class CheckpointLoader {
       finding.hint = error.hint();
       return nullptr;
     }
+  }
+
+  // The headers of many shards are read by all the CPUs there are.
+  std::vector<std::future<SafetensorsFile>> open_all(const std::vector<std::string>& names,
+                                                     const std::vector<bool>& absent) const {
+    std::vector<std::promise<SafetensorsFile>> promises(names.size());
+    std::vector<std::future<SafetensorsFile>> files;
+    for (auto& promise : promises) files.push_back(promise.get_future());
+    std::atomic<std::size_t> next{0};
+    const auto work = [&] {
+      for (std::size_t i = next++; i < names.size(); i = next++) {
+        if (absent[i]) continue;
+        try {
+          promises[i].set_value(SafetensorsFile::open(folder() / names[i]));
+        } catch (...) {
+          promises[i].set_exception(std::current_exception());
+        }
+      }
+    };
+    constexpr std::size_t kShardsPerThread = 8;
+    const std::size_t threads =
+        std::min(static_cast<std::size_t>(usable_cpus()), names.size() / kShardsPerThread);
+    std::vector<std::thread> others;
+    for (std::size_t i = 1; i < threads; ++i) others.emplace_back(work);
+    work();
+    for (std::thread& other : others) other.join();
+    return files;
   }
 
   void load_single() {
@@ -157,7 +194,10 @@ class CheckpointLoader {
     std::vector<bool> absent(index.files.size());
     for (std::size_t i = 0; i < index.files.size(); ++i) {
       absent[i] = !there(folder() / index.files[i]);
-      if (!absent[i]) shards[i] = open_file(index.files[i]);
+    }
+    std::vector<std::future<SafetensorsFile>> opened = open_all(index.files, absent);
+    for (std::size_t i = 0; i < index.files.size(); ++i) {
+      if (!absent[i]) shards[i] = adopt(index.files[i], [&] { return opened[i].get(); });
     }
     std::vector<std::vector<std::string>> lost(index.files.size());
     checkpoint_.entries_.reserve(index.items.size());

@@ -55,7 +55,9 @@ class Checkpoint {
   const std::filesystem::path& folder() const { return folder_; }
   // nullptr tensor when absent.
   Entry find(std::string_view name) const;
-  // Names in ascending order; valid while this object lives.
+  // All tensors, by name ascending.
+  const std::vector<Entry>& entries() const { return entries_; }
+  // Their names; valid while this object lives.
   std::vector<std::string_view> names() const;
   std::size_t tensor_count() const { return entries_.size(); }
   std::uint64_t total_bytes() const;  // of the tensors' data, headers not counted

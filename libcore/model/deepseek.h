@@ -23,6 +23,9 @@ namespace ds {
 // Which activations are kept for backward: everything, what is costly to make again, or one tensor
 // a layer. The result has the same bits whichever.
 enum class Recompute { kNone, kSelective, kFull };
+// "none", "selective", "full". Throws Error(kUsage) for another name.
+const char* recompute_name(Recompute recompute);
+Recompute parse_recompute(const std::string& name);
 
 // Latent KV cache of one sequence: per layer [capacity, kv_lora + rope] (reference/model.md 3).
 class Sequence {
@@ -119,6 +122,9 @@ class DeepSeekModel {
   Mlp make_mlp(const std::string& prefix, std::int64_t width);
   Moe make_moe(const std::string& prefix);
   void for_each_linear(const std::function<void(Linear&)>& f);
+  // Lets go of pages that will not be needed soon, if the weight is mapped at all.
+  void drop_mapped(const WeightRef& weight) const;
+  void add_mapped(const WeightRef& weight, std::vector<PageRange>& part) const;
   // The mapped weights of every layer and, last, of the head.
   std::vector<std::vector<PageRange>> mapped_parts();
   std::vector<std::size_t> forward_order() const;

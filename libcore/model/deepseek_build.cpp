@@ -219,27 +219,37 @@ void DeepSeekModel::for_each_linear(const std::function<void(Linear&)>& f) {
   f(head_.lm_head);
 }
 
+void DeepSeekModel::add_mapped(const WeightRef& weight, std::vector<PageRange>& part) const {
+  for (const ConstView& view : {weight.data, weight.scale}) {
+    if (!view || !weights_.maps(view.data())) continue;
+    part.push_back({static_cast<const std::byte*>(view.data()),
+                    static_cast<std::size_t>(view.size() * kernels::dtype_size(view.dtype()))});
+  }
+}
+
+void DeepSeekModel::drop_mapped(const WeightRef& weight) const {
+  std::vector<PageRange> part;
+  add_mapped(weight, part);
+  for (const PageRange& range : part) drop_pages(range);
+}
+
 std::vector<std::vector<PageRange>> DeepSeekModel::mapped_parts() {
   std::vector<std::vector<PageRange>> parts(blocks_.size() + 1);
-  const auto add = [this](std::vector<PageRange>& part, const WeightRef& weight) {
-    for (const ConstView& view : {weight.data, weight.scale}) {
-      if (!view || !weights_.maps(view.data())) continue;
-      part.push_back({static_cast<const std::byte*>(view.data()),
-                      static_cast<std::size_t>(view.size() * kernels::dtype_size(view.dtype()))});
-    }
-  };
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     Block& block = blocks_[layer];
     std::vector<PageRange>& part = parts[layer];
-    ds::for_each_linear(block, [&](Linear& linear) { add(part, linear.weight); });
-    if (block.moe) add(part, block.moe->gate_weight);
+    ds::for_each_linear(block, [&](Linear& linear) { add_mapped(linear.weight, part); });
+    if (block.moe) add_mapped(block.moe->gate_weight, part);
   }
-  add(parts.back(), head_.lm_head.weight);
+  add_mapped(head_.lm_head.weight, parts.back());
   return parts;
 }
 
 void DeepSeekModel::stream_weights(std::size_t window) {
-  stream_ = std::make_unique<PageStream>(mapped_parts(), window);
+  std::vector<PageRange> embedding;
+  if (!config_.tie_word_embeddings) add_mapped(embedding_.table, embedding);
+  stream_ = std::make_unique<PageStream>(mapped_parts(), std::move(embedding), window);
+  stream_->begin({});
 }
 
 const Linear* DeepSeekModel::find_linear(const std::string& path) const {
@@ -289,6 +299,7 @@ void DeepSeekModel::add_lora(const LoraConfig& lora, const std::vector<LoraTarge
       slot.magnitude = &add_parameter(module.path + ".lora_magnitude_vector",
                                       ParameterRole::kMagnitude, {linear.out});
       slot.base_norm2 = row_squared_norms(linear.weight, kernels::statistics_dtype(compute_));
+      drop_mapped(linear.weight);
     }
     linear.lora = std::move(slot);
   }
@@ -330,6 +341,7 @@ void DeepSeekModel::make_all_trainable() {
   const auto adopt_linear = [this](Linear& linear) {
     Parameter& p =
         adopt_weight(linear.path + ".weight", ParameterRole::kWeight, {linear.out, linear.in});
+    drop_mapped(linear.weight);
     linear.weight_parameter = &p;
     linear.weight = {.data = std::as_const(p.value).view(), .scale = {}};
     if (linear.bias) {
@@ -340,6 +352,7 @@ void DeepSeekModel::make_all_trainable() {
   };
   Parameter& table = adopt_weight("model.embed_tokens.weight", ParameterRole::kWeight,
                                   {config_.vocab_size, config_.hidden_size});
+  drop_mapped(embedding_.table);
   embedding_.parameter = &table;
   embedding_.table = {.data = std::as_const(table.value).view(), .scale = {}};
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {

@@ -1,11 +1,25 @@
 // Forward and backward of an update's micro-batches.
 #include <deque>
 
+#include "libcore/base/error.h"
 #include "libcore/model/batch_rows.h"
 #include "libcore/model/deepseek.h"
 #include "libcore/nn/row_ops.h"
 
 namespace ds {
+
+const char* recompute_name(Recompute recompute) {
+  if (recompute == Recompute::kNone) return "none";
+  return recompute == Recompute::kSelective ? "selective" : "full";
+}
+
+Recompute parse_recompute(const std::string& name) {
+  for (const Recompute each : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
+    if (name == recompute_name(each)) return each;
+  }
+  throw Error(ExitCode::kUsage, "activation checkpointing '" + name + "' is unknown",
+              "use none, selective or full");
+}
 
 // Layers outside, micro-batches inside. With one micro-batch this is the usual order.
 class TrainPass {

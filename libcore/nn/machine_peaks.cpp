@@ -29,14 +29,13 @@ double seconds_of(F&& f) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// The shortest of some runs after one that is not counted: at least three, for a quarter of a
-// second.
+// The shortest of some runs after one that is not counted: at least three, for `at_least` seconds.
 template <class F>
-double best_seconds(F&& run) {
+double best_seconds(F&& run, double at_least = 0.25) {
   run();
   double best = std::numeric_limits<double>::infinity();
   double spent = 0.0;
-  for (int i = 0; i < 3 || spent < 0.25; ++i) {
+  for (int i = 0; i < 3 || spent < at_least; ++i) {
     const double seconds = seconds_of(run);
     best = std::min(best, seconds);
     spent += seconds;
@@ -101,6 +100,26 @@ MachinePeaks measure_peaks(Device& device, DType dtype) {
   }
   peaks.memory_bytes = memory_peak(device);
   return peaks;
+}
+
+double product_rate(Device& device, std::int64_t rows, std::int64_t in, std::int64_t out,
+                    DType weight) {
+  Tensor x(DType::kF32, {rows, in});
+  Tensor w(weight, {out, in});
+  Tensor y(DType::kF32, {rows, out});
+  std::fill_n(x.as<float>(), x.size(), 0.5f);
+  // Bytes that are an ordinary number in every dtype.
+  std::memset(w.data(), 0x3c, static_cast<std::size_t>(w.bytes()));
+  Tensor scale;
+  GemmProblem problem{.a = x.view(), .b = w.view(), .c = y.view(), .trans_b = true};
+  if (weight == DType::kF8E4M3) {
+    scale = Tensor(DType::kF32, {(out + 127) / 128, (in + 127) / 128});
+    std::fill_n(scale.as<float>(), scale.size(), 1.0f);
+    problem.b_scale = scale.view();
+  }
+  const Gemm op{{&problem, 1}};
+  constexpr double kSeconds = 0.01;
+  return cost(op).flops / best_seconds([&] { device.run(op); }, kSeconds);
 }
 
 }  // namespace ds

@@ -14,4 +14,9 @@ struct MachinePeaks {
 };
 MachinePeaks measure_peaks(Device& device, kernels::DType dtype);
 
+// FLOP/s of x[rows, in] W[out, in]^T with a weight of `weight` dtype (FP8 with block scales), the
+// best of runs for some hundredths of a second.
+double product_rate(Device& device, std::int64_t rows, std::int64_t in, std::int64_t out,
+                    kernels::DType weight);
+
 }  // namespace ds

@@ -1,53 +1,80 @@
 #include "libcore/tensor/arena.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "libcore/base/error.h"
 
 namespace ds {
 
 namespace {
+
 constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kSmallestBlock = std::size_t{4} << 20;
-constexpr std::size_t kLargestStep = std::size_t{256} << 20;
+constexpr std::size_t kCommitStep = std::size_t{4} << 20;
+constexpr std::size_t kLimitedStep = std::size_t{64} << 20;
+
+std::size_t round_up(std::size_t value, std::size_t step) {
+  return (value + step - 1) / step * step;
+}
+
+// Address space for one block: all that the machine's memory could fill, so that one block is
+// enough and nothing is lost at the ends of blocks; little where address space is limited.
+std::size_t reservation() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) return kLimitedStep;
+  return static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES)) *
+         static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
 }  // namespace
 
 Arena::Arena(std::string name) : name_(std::move(name)) {}
 
 Arena::~Arena() {
-  for (const Block& block : blocks_) std::free(block.data);
+  for (const Block& block : blocks_) ::munmap(block.data, block.size);
+}
+
+void Arena::add_block(std::size_t at_least) {
+  Block block;
+  block.size = round_up(std::max(reservation(), at_least), kCommitStep);
+  void* memory =
+      ::mmap(nullptr, block.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return;
+  block.data = static_cast<std::byte*>(memory);
+  blocks_.push_back(block);
+}
+
+bool Arena::commit(Block& block, std::size_t bytes) {
+  if (bytes <= block.committed) return true;
+  const std::size_t wanted = std::min(block.size, round_up(bytes, kCommitStep));
+  if (::mprotect(block.data, wanted, PROT_READ | PROT_WRITE) != 0) return false;
+  block.committed = wanted;
+  return true;
 }
 
 View Arena::allocate(std::string_view name, DType dtype,
                      std::initializer_list<std::int64_t> extents) {
   std::size_t bytes = static_cast<std::size_t>(kernels::dtype_size(dtype));
   for (const std::int64_t extent : extents) bytes *= static_cast<std::size_t>(extent);
-  const std::size_t rounded =
-      std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  const std::size_t rounded = std::max(kAlignment, round_up(bytes, kAlignment));
 
   while (block_ < blocks_.size() && offset_ + rounded > blocks_[block_].size) {
     ++block_;
     offset_ = 0;
   }
   if (block_ == blocks_.size()) {
-    // Blocks double so that their number stays small, but the step is bounded: untouched memory of
-    // a large last block would count as needed under an address-space limit.
-    const std::size_t grown =
-        blocks_.empty() ? kSmallestBlock : std::min(blocks_.back().size * 2, kLargestStep);
-    Block block;
-    block.size = std::max(grown, rounded);
-    block.data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, block.size));
-    if (block.data == nullptr) {
-      throw Error(ExitCode::kResources,
-                  fmt::format("out of memory: '{}' in {} needs {} bytes on top of {} in use", name,
-                              name_, rounded, used_),
-                  "use a smaller batch, a smaller --cutoff_len or --activation_checkpointing full");
-    }
-    blocks_.push_back(block);
+    add_block(rounded);
     offset_ = 0;
+  }
+  if (block_ == blocks_.size() || !commit(blocks_[block_], offset_ + rounded)) {
+    throw Error(ExitCode::kResources,
+                fmt::format("out of memory: '{}' in {} needs {} bytes on top of {} in use", name,
+                            name_, rounded, used_),
+                "use a smaller batch, a smaller --cutoff_len or --activation_checkpointing full");
   }
   std::byte* memory = blocks_[block_].data + offset_;
   offset_ += rounded;

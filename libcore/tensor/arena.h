@@ -16,9 +16,9 @@ namespace ds {
 using kernels::DType;
 using kernels::View;
 
-// Last in, first out. Memory comes in blocks that are kept for reuse, so the steady state allocates
-// nothing; contents are uninitialised. Every allocation has a name: the peak is explained by
-// purpose.
+// Last in, first out. Address space is reserved in one piece and filled as it is needed; memory is
+// kept for reuse, so the steady state allocates nothing; contents are uninitialised. Every
+// allocation has a name: the peak is explained by purpose.
 class Arena {
  public:
   explicit Arena(std::string name);
@@ -39,6 +39,7 @@ class Arena {
   struct Block {
     std::byte* data = nullptr;
     std::size_t size = 0;
+    std::size_t committed = 0;  // bytes from the start that may be used
   };
   struct Allocation {
     std::string_view name;
@@ -50,6 +51,8 @@ class Arena {
     std::size_t used = 0;
     std::size_t allocations = 0;
   };
+  void add_block(std::size_t at_least);
+  bool commit(Block& block, std::size_t bytes);
   Mark mark() const { return {block_, offset_, used_, allocations_.size()}; }
   void release(const Mark& mark);
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <string_view>
 
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
@@ -86,10 +88,9 @@ std::vector<ActivationGroup> activation_groups(const ModelConfig& config, std::i
   return all;
 }
 
-MemoryPlan plan_memory(const ModelConfig& config, const MemoryRequest& request,
-                       std::int64_t base_bytes) {
+MemoryPlan plan_memory(const ModelConfig& config, const MemoryRequest& request) {
   MemoryPlan plan;
-  plan.base_bytes = base_bytes;
+  plan.recompute = request.recompute;
   const std::int64_t element = kernels::dtype_size(request.dtype);
   const std::int64_t statistic = kernels::dtype_size(kernels::statistics_dtype(request.dtype));
   plan.parts["adapters"] = request.trainable * statistic;
@@ -134,48 +135,138 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryRequest& request,
   return plan;
 }
 
-void require_memory(const ModelConfig& config, const MemoryRequest& request, const MemoryPlan& plan,
-                    std::int64_t available) {
-  if (plan.total() <= available) return;
-  const auto largest =
-      std::max_element(plan.parts.begin(), plan.parts.end(),
-                       [](const auto& a, const auto& b) { return a.second < b.second; });
-  std::string hint;
-  const auto fits = [&](MemoryRequest changed) {
-    return plan_memory(config, changed, plan.base_bytes).total() <= available;
-  };
-  MemoryRequest selective = request;
-  selective.recompute = Recompute::kSelective;
-  MemoryRequest checkpointed = request;
-  checkpointed.recompute = Recompute::kFull;
-  MemoryRequest shorter = checkpointed;
-  while (shorter.tokens > 64 && !fits(shorter)) {
-    shorter.tokens /= 2;
-    shorter.targets /= 2;
+BaseSize base_size(const ModelConfig& config, const Checkpoint& checkpoint) {
+  BaseSize size;
+  std::vector<std::int64_t> layers(static_cast<std::size_t>(config.num_hidden_layers));
+  std::int64_t head = 0;
+  constexpr std::string_view kLayers = "model.layers.";
+  for (const Checkpoint::Entry& entry : checkpoint.entries()) {
+    const std::string_view name = entry.tensor->name;
+    const auto bytes = static_cast<std::int64_t>(entry.tensor->bytes());
+    size.total += bytes;
+    if (name == "lm_head.weight" ||
+        (config.tie_word_embeddings && name == "model.embed_tokens.weight")) {
+      head += bytes;
+    } else if (name.starts_with(kLayers)) {
+      std::size_t layer = 0;
+      const std::string_view rest = name.substr(kLayers.size());
+      std::from_chars(rest.data(), rest.data() + rest.size(), layer);
+      if (layer < layers.size()) layers[layer] += bytes;  // MTP layers come after
+    }
   }
-  if (request.recompute == Recompute::kNone && fits(selective)) {
-    hint = fmt::format("--activation_checkpointing selective needs {} and fits",
-                       format_bytes(plan_memory(config, selective, 0).total()));
-  } else if (request.recompute != Recompute::kFull && fits(checkpointed)) {
-    hint = fmt::format("--activation_checkpointing full needs {} and fits",
-                       format_bytes(plan_memory(config, checkpointed, 0).total()));
-  } else if (fits(shorter)) {
-    hint = fmt::format(
-        "with --activation_checkpointing full, {} tokens a micro-batch instead of {} "
-        "would fit (smaller --per_device_train_batch_size or --cutoff_len)",
-        shorter.tokens, request.tokens);
-  } else if (request.full_parameters) {
-    hint = "full-parameter training keeps 16 bytes a parameter; use --peft_method lora";
+  for (const std::int64_t bytes : layers) {
+    size.layers += bytes;
+    size.largest = std::max(size.largest, bytes);
+  }
+  size.walked = size.layers + head;
+  size.largest = std::max(size.largest, head);
+  return size;
+}
+
+namespace {
+
+// The least that the stream needs beyond the part in use to read ahead at all.
+constexpr std::int64_t kLookAhead = std::int64_t{32} << 20;
+
+// What the request asks for, and what needs less memory with the same result.
+std::vector<Recompute> recomputations(Recompute first) {
+  std::vector<Recompute> all;
+  for (const Recompute each : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
+    if (each >= first) all.push_back(each);
+  }
+  return all;
+}
+
+MemoryPlan with_base(const ModelConfig& config, MemoryRequest request, const BaseSize& base,
+                     std::int64_t program, bool streams) {
+  MemoryPlan plan;
+  if (streams) {
+    MemoryRequest window = request;
+    window.tokens *= window.micro_batches;
+    window.targets *= window.micro_batches;
+    plan = plan_memory(config, window);
+    // The layer at work has one micro-batch at a time; all of them keep the gradient of its output.
+    plan.parts["workspace"] = plan_memory(config, request).parts["workspace"] +
+                              2 * (request.micro_batches - 1) * request.tokens *
+                                  config.hidden_size * kernels::dtype_size(request.dtype);
+    if (request.recompute == Recompute::kFull) {
+      const std::int64_t borders =
+          (config.num_hidden_layers + 1) * config.hidden_size * kernels::dtype_size(request.dtype);
+      plan.parts["activations"] = plan_memory(config, request).parts["activations"] +
+                                  (request.micro_batches - 1) * request.tokens * borders;
+    }
+    plan.window = base.largest + std::min(base.largest, kLookAhead);
   } else {
-    hint = "use a smaller --lora_r or fewer --lora_target modules";
+    plan = plan_memory(config, request);
   }
-  throw Error(
-      ExitCode::kResources,
-      fmt::format("this run needs {} of memory beside the mapped base ({}), {} are available; "
-                  "the largest part is {} with {}",
-                  format_bytes(plan.total()), format_bytes(plan.base_bytes),
-                  format_bytes(available), largest->first, format_bytes(largest->second)),
-      hint);
+  plan.base_bytes = base.total;
+  plan.parts["program"] = program;
+  // Full-parameter training copies the base; its mapping is let go.
+  plan.parts["base"] = streams ? plan.window : request.full_parameters ? 0 : base.total;
+  return plan;
+}
+
+std::string help_for(const ModelConfig& config, const MemoryRequest& request, const BaseSize& base,
+                     std::int64_t program, std::int64_t available) {
+  if (request.full_parameters) {
+    return "full-parameter training keeps 16 bytes a parameter; use --peft_method lora";
+  }
+  MemoryRequest smaller = request;
+  smaller.recompute = Recompute::kFull;
+  const auto fits = [&] {
+    return with_base(config, smaller, base, program, true).total() <= available;
+  };
+  while (smaller.micro_batches > 1) {
+    smaller.micro_batches = 1;
+    if (fits()) return "--gradient_accumulation_steps 1 would fit";
+  }
+  while (smaller.tokens > 64) {
+    smaller.tokens /= 2;
+    smaller.targets /= 2;
+    if (fits()) {
+      return fmt::format(
+          "{} tokens a micro-batch instead of {} would fit (smaller --per_device_train_batch_size "
+          "or --cutoff_len)",
+          smaller.tokens, request.tokens);
+    }
+  }
+  return "use a smaller --lora_r, fewer --lora_target modules, or a machine with more memory";
+}
+
+}  // namespace
+
+MemoryPlan fit_memory(const ModelConfig& config, const MemoryRequest& request, const BaseSize& base,
+                      std::int64_t program, std::int64_t available) {
+  MemoryPlan smallest;
+  for (const bool streams : {false, true}) {
+    if (streams && (request.full_parameters || request.streaming == Streaming::kNever)) break;
+    if (!streams && request.streaming == Streaming::kAlways) continue;
+    for (const Recompute recompute : recomputations(request.recompute)) {
+      MemoryRequest changed = request;
+      changed.recompute = recompute;
+      MemoryPlan plan = with_base(config, changed, base, program, streams);
+      if (plan.total() <= available) {
+        if (streams) {
+          // Room for the next layer beside the present one is all that reading ahead can use.
+          const std::int64_t room = available - plan.total();
+          plan.window = std::min(plan.window + room, 2 * base.largest + kLookAhead);
+          plan.parts["base"] = plan.window;
+        }
+        return plan;
+      }
+      if (smallest.parts.empty() || plan.total() < smallest.total()) smallest = std::move(plan);
+    }
+  }
+  const auto largest =
+      std::max_element(smallest.parts.begin(), smallest.parts.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
+  throw Error(ExitCode::kResources,
+              fmt::format("this run needs {} of memory at least{}, {} are available; the largest "
+                          "part is {} with {}",
+                          format_bytes(smallest.total()),
+                          smallest.streams() ? " (with the base streamed from disk)" : "",
+                          format_bytes(available), largest->first, format_bytes(largest->second)),
+              help_for(config, request, base, program, available));
 }
 
 }  // namespace ds

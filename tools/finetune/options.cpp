@@ -153,7 +153,11 @@ void add_memory(CLI::App& app, MemorySettings& s) {
   app.add_option("--selective_computation_threshold", s.selective_threshold,
                  "not in this version: refused")
       ->group(group);
-  app.add_option("--memory_limit", s.memory_limit, "refuse to need more, such as 8GiB")
+  app.add_option("--memory_limit", s.memory_limit, "memory this run may use, such as 8GiB")
+      ->group(group);
+  words(app.add_option("--weight_streaming", s.weight_streaming,
+                       "read the base layer by layer: when it does not fit, always, never"),
+        {"auto", "always", "never"})
       ->group(group);
 }
 

@@ -182,14 +182,12 @@ void write_run_files(const fs::path& output, const TrainSettings& settings, cli:
   write_file(output / "training.svg", training_svg(curve.points(), ends));
 }
 
-std::string model_digest(const fs::path& folder) {
+std::string model_digest(const fs::path& folder, const Checkpoint& checkpoint) {
   std::string text = read_file(folder / "config.json");
-  const Checkpoint checkpoint = Checkpoint::open(folder);
-  for (const std::string_view name : checkpoint.names()) {
-    const Checkpoint::Entry entry = checkpoint.find(name);
-    text +=
-        fmt::format("\n{} {} {} {} {}", name, kernels::dtype_name(entry.tensor->dtype),
-                    entry.file->path().filename().string(), entry.tensor->begin, entry.tensor->end);
+  for (const Checkpoint::Entry& entry : checkpoint.entries()) {
+    text += fmt::format(
+        "\n{} {} {} {} {}", entry.tensor->name, kernels::dtype_name(entry.tensor->dtype),
+        entry.file->path().filename().string(), entry.tensor->begin, entry.tensor->end);
     for (const std::int64_t extent : entry.tensor->shape) text += fmt::format(" {}", extent);
   }
   return sha256(text);

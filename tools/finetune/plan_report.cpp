@@ -72,13 +72,26 @@ std::string plan_text(const Plan& plan) {
                         stage.targets.empty() ? "" : ", trains " + stage.targets,
                         stage.data.empty() ? "" : ", data " + stage.data);
   }
-  text += fmt::format("memory     {} needed beside the mapped base, {} available\n",
+  text += fmt::format("memory     {} needed, {} available\n",
                       format_bytes(static_cast<std::uint64_t>(plan.memory.total())),
                       format_bytes(static_cast<std::uint64_t>(plan.available)));
   for (const auto& [part, bytes] : plan.memory.parts) {
     text += fmt::format("           {:<12} {}\n", part,
                         format_bytes(static_cast<std::uint64_t>(bytes)));
   }
+  const StepEstimate& step = plan.step;
+  text += fmt::format("step       {:.3g} TFLOP at {:.0f} GFLOP/s: {}\n", step.flops / 1e12,
+                      step.rate / 1e9, format_duration(step.arithmetic_seconds));
+  if (step.disk_bytes > 0) {
+    text += fmt::format(
+        "           {} from disk{}\n", format_bytes(static_cast<std::uint64_t>(step.disk_bytes)),
+        step.disk_rate > 0.0
+            ? fmt::format(" at {}/s: {}", format_bytes(static_cast<std::uint64_t>(step.disk_rate)),
+                          format_duration(step.disk_seconds))
+            : ", whose rate could not be measured");
+  }
+  text += fmt::format("           about {} a step, bound by {}\n", format_duration(step.seconds()),
+                      step.binding());
   if (!plan.activations.empty()) {
     text += "recompute  what              memory       MFLOP a token   bytes per kFLOP\n";
   }
@@ -115,7 +128,17 @@ nlohmann::json plan_json(const Plan& plan) {
            {{"needed_bytes", plan.memory.total()},
             {"available_bytes", plan.available},
             {"base_bytes", plan.memory.base_bytes},
-            {"parts", plan.memory.parts}}}};
+            {"recompute", recompute_name(plan.memory.recompute)},
+            {"streamed", plan.memory.streams()},
+            {"parts", plan.memory.parts}}},
+          {"step",
+           {{"flops", plan.step.flops},
+            {"arithmetic_seconds", plan.step.arithmetic_seconds},
+            {"disk_bytes", plan.step.disk_bytes},
+            {"disk_bytes_per_second", plan.step.disk_rate},
+            {"disk_seconds", plan.step.disk_seconds},
+            {"seconds", plan.step.seconds()},
+            {"binding", plan.step.binding()}}}};
 }
 
 std::vector<TokenBatch> eval_batches(const Dataset& dataset, std::int64_t tokens) {

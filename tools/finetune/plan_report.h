@@ -9,6 +9,7 @@
 #include "libcore/cli/run.h"
 #include "libcore/train/memory_plan.h"
 #include "libcore/train/stages.h"
+#include "libcore/train/step_estimate.h"
 #include "tools/finetune/session.h"
 #include "tools/finetune/train_data.h"
 
@@ -25,6 +26,7 @@ struct Plan {
   const std::vector<Stage>& stages;
   const TrainData& data;
   const MemoryPlan& memory;
+  StepEstimate step;
   std::int64_t available = 0;
   std::vector<ActivationGroup> activations;  // what --activation_checkpointing selective chose from
   std::int64_t element_bytes = 0;            // of one activation

@@ -72,7 +72,8 @@ struct StageSettings {
 struct MemorySettings {
   std::string activation_checkpointing = "none";
   std::string selective_threshold;  // refused in this version
-  std::string memory_limit;         // "8GiB"; empty: what the machine has
+  std::string weight_streaming = "auto";
+  std::string memory_limit;  // "8GiB"; empty: what the machine has
 };
 
 struct StateSettings {

@@ -44,9 +44,9 @@ OptimizerConfig optimizer_config(const TrainSettings& settings, bool lora_plus) 
           .max_grad_norm = settings.optim.max_grad_norm};
 }
 
-Recompute recompute_of(const std::string& spelling) {
-  if (spelling == "none") return Recompute::kNone;
-  return spelling == "selective" ? Recompute::kSelective : Recompute::kFull;
+Streaming streaming_of(const std::string& spelling) {
+  if (spelling == "always") return Streaming::kAlways;
+  return spelling == "never" ? Streaming::kNever : Streaming::kAuto;
 }
 
 // Everything of one run, in the order it comes to life.
@@ -58,6 +58,7 @@ class TrainRun {
  private:
   void prepare();  // reads and checks everything but the weights
   void plan_steps();
+  MemoryRequest memory_request() const;
   void check_memory();
   void load_model();
   void resume_or_start();
@@ -68,11 +69,13 @@ class TrainRun {
   void checkpoint();
   void finish();
   RunIdentity identity() const;
+  StepEstimate estimate() const;
   Plan plan() const;
 
   const TrainSettings& settings_;
   cli::Run& run_;
   Base base_;
+  std::optional<Checkpoint> checkpoint_;  // until the model takes it
   ChatTemplate template_ = ChatTemplate::kV31;
   AdapterPlan adapter_;
   std::unique_ptr<TrainData> data_;
@@ -101,10 +104,12 @@ void TrainRun::execute() {
   plan_steps();
   check_memory();
   if (settings_.state.dry_run) {
-    run_.product(plan_text(plan()), plan_json(plan()));
+    const Plan plan = this->plan();
+    run_.product(plan_text(plan), plan_json(plan));
     return;
   }
   prepare_output(settings_.state, run_);
+  identity_ = identity();
   load_model();
   resume_or_start();
   train();
@@ -117,6 +122,7 @@ void TrainRun::prepare() {
                 "leave it (or selective_computation in the configuration file) out");
   }
   base_ = find_base(settings_.model.model);
+  checkpoint_ = Checkpoint::open(base_.folder);
   std::string said;
   template_ = choose_template(settings_.data.chat_template, base_, said);
   if (!said.empty()) run_.warn(said);
@@ -177,31 +183,57 @@ void TrainRun::plan_steps() {
                           : static_cast<std::int64_t>(std::ceil(settings_.optim.warmup_ratio *
                                                                 static_cast<double>(total_steps_))),
       .total_steps = total_steps_};
-  identity_ = identity();
+}
+
+MemoryRequest TrainRun::memory_request() const {
+  return {.full_parameters = adapter_.full,
+          .use_dora = adapter_.lora.use_dora,
+          .trainable = adapter_.trainable,
+          .tokens = data_->most_tokens(settings_),
+          .micro_batches = settings_.optim.accumulation,
+          .targets = 0,
+          .longest = std::max(data_->longest(), settings_.data.cutoff_len),
+          .lora_rank = adapter_.full ? 0 : adapter_.lora.r,
+          .dtype = compute_dtype(settings_.model.dtype),
+          .recompute = parse_recompute(settings_.memory.activation_checkpointing),
+          .streaming = streaming_of(settings_.memory.weight_streaming),
+          .threads = run_.threads()};
 }
 
 void TrainRun::check_memory() {
-  const Checkpoint checkpoint = Checkpoint::open(base_.folder);
-  const MemoryRequest request{.full_parameters = adapter_.full,
-                              .use_dora = adapter_.lora.use_dora,
-                              .trainable = adapter_.trainable,
-                              .tokens = data_->most_tokens(settings_),
-                              .targets = 0,
-                              .longest = std::max(data_->longest(), settings_.data.cutoff_len),
-                              .lora_rank = adapter_.full ? 0 : adapter_.lora.r,
-                              .dtype = compute_dtype(settings_.model.dtype),
-                              .recompute = recompute_of(settings_.memory.activation_checkpointing),
-                              .threads = run_.threads()};
-  memory_ = plan_memory(base_.config, request, static_cast<std::int64_t>(checkpoint.total_bytes()));
-  require_memory(base_.config, request, memory_, allowed_memory(settings_.memory.memory_limit));
+  const MemoryRequest request = memory_request();
+  memory_ = fit_memory(base_.config, request, base_size(base_.config, *checkpoint_),
+                       static_cast<std::int64_t>(resident_bytes()),
+                       allowed_memory(settings_.memory.memory_limit));
+  if (settings_.memory.weight_streaming == "always" && adapter_.full) {
+    throw Error(ExitCode::kUsage,
+                "--weight_streaming always contradicts --peft_method full, which holds every "
+                "weight in memory",
+                "leave one of them out");
+  }
+  if (memory_.streams()) {
+    run_.info(fmt::format("the base ({}) is read from disk layer by layer, {} of it at a time",
+                          format_bytes(memory_.base_bytes), format_bytes(memory_.window)));
+  }
+  if (memory_.recompute != request.recompute) {
+    run_.warn(fmt::format(
+        "memory is short for --activation_checkpointing {}: {} is used (same result, more time)",
+        settings_.memory.activation_checkpointing, recompute_name(memory_.recompute)));
+  }
 }
 
 RunIdentity TrainRun::identity() const {
   RunIdentity id;
-  id.model_digest = model_digest(base_.folder);
+  id.model_digest = model_digest(base_.folder, *checkpoint_);
   id.dataset_digest = data_->digest();
   id.settings = result_settings(settings_, adapter_, template_);
   return id;
+}
+
+StepEstimate TrainRun::estimate() const {
+  Device device = Device::cpu(run_.threads());
+  return estimate_step(base_.config, memory_request(), memory_,
+                       base_size(base_.config, *checkpoint_), *checkpoint_, device);
 }
 
 Plan TrainRun::plan() const {
@@ -212,6 +244,7 @@ Plan TrainRun::plan() const {
           .stages = stages_,
           .data = *data_,
           .memory = memory_,
+          .step = estimate(),
           .available = allowed_memory(settings_.memory.memory_limit),
           .activations = settings_.memory.activation_checkpointing == "selective"
                              ? activation_groups(base_.config, adapter_.full ? 0 : adapter_.lora.r,
@@ -223,7 +256,7 @@ Plan TrainRun::plan() const {
 
 void TrainRun::load_model() {
   const std::int64_t positions = std::max(data_->longest(), settings_.data.cutoff_len);
-  model_ = DeepSeekModel::load(base_.config, Checkpoint::open(base_.folder),
+  model_ = DeepSeekModel::load(base_.config, std::move(*checkpoint_),
                                compute_dtype(settings_.model.dtype), positions);
   if (adapter_.full) {
     model_->make_all_trainable();
@@ -237,9 +270,12 @@ void TrainRun::load_model() {
   device_ = std::make_unique<Device>(Device::cpu(run_.threads()));
   optimizer_ = std::make_unique<Optimizer>(optimizer_config(settings_, adapter_.lora_plus),
                                            model_->parameters());
+  if (memory_.streams()) {
+    model_->stream_weights(static_cast<std::size_t>(memory_.window));
+  }
   trainer_ = std::make_unique<Trainer>(*model_, *optimizer_, *device_,
                                        static_cast<std::uint64_t>(settings_.optim.seed),
-                                       recompute_of(settings_.memory.activation_checkpointing));
+                                       memory_.recompute, memory_.streams());
 }
 
 void TrainRun::resume_or_start() {

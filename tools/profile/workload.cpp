@@ -27,11 +27,6 @@ LoraConfig lora_config(const WorkSettings& settings, const ModelConfig& config) 
   return lora;
 }
 
-Recompute recompute_of(const std::string& spelling) {
-  if (spelling == "selective") return Recompute::kSelective;
-  return spelling == "full" ? Recompute::kFull : Recompute::kNone;
-}
-
 // The tokens of --input; none for an empty text.
 std::vector<std::int32_t> encode(const std::string& input, const std::filesystem::path& folder) {
   if (input.empty()) return {};
@@ -78,7 +73,7 @@ Workload::Workload(const WorkSettings& settings, const std::filesystem::path& fo
       device_(device),
       train_(train),
       method_(resolve_method(settings, train, false)),
-      recompute_(recompute_of(settings.activation_checkpointing)),
+      recompute_(parse_recompute(settings.activation_checkpointing)),
       dtype_(settings.dtype == "bf16" ? DType::kBF16 : DType::kF32) {
   if (method_ == Method::kLora) lora_ = lora_config(settings, config);
   targets_ = lora_targets(settings, method_, config);
@@ -136,7 +131,7 @@ void Workload::check_memory() const {
                               .dtype = dtype_,
                               .recompute = train_ ? recompute_ : Recompute::kFull,
                               .threads = device_.threads()};
-  const std::int64_t needed = plan_memory(config_, request, base_bytes_).total();
+  const std::int64_t needed = plan_memory(config_, request).total();
   const auto available = static_cast<std::int64_t>(memory_info().available);
   if (needed <= available) return;
   throw Error(ExitCode::kResources,

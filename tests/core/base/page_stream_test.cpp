@@ -74,7 +74,7 @@ struct Fixture {
 
 TEST_CASE("a part is in memory between enter and leave, and the window holds") {
   const Fixture f;
-  PageStream stream(f.parts(), kPart + 2 * kMiB);
+  PageStream stream(f.parts(), {}, kPart + 2 * kMiB);
   CHECK(stream.largest_part() == kPart);
   const std::vector<std::size_t> order{0, 1, 2, 3, 3, 2, 1, 0};
   {
@@ -96,7 +96,7 @@ TEST_CASE("a part is in memory between enter and leave, and the window holds") {
 
 TEST_CASE("with room for two parts the next one is read while the first is in use") {
   const Fixture f;
-  PageStream stream(f.parts(), 2 * kPart);
+  PageStream stream(f.parts(), {}, 2 * kPart);
   PageWalk walk(&stream, {0, 1, 2, 3});
   walk.enter();
   while (stream.bytes_read() < 2 * kPart) std::this_thread::yield();
@@ -109,7 +109,7 @@ TEST_CASE("with room for two parts the next one is read while the first is in us
 
 TEST_CASE("a part larger than the window is read nevertheless") {
   const Fixture f;
-  PageStream stream(f.parts(), kMiB);
+  PageStream stream(f.parts(), {}, kMiB);
   PageWalk walk(&stream, {2, 0});
   walk.enter();
   f.check_contents(2);
@@ -122,7 +122,7 @@ TEST_CASE("a part larger than the window is read nevertheless") {
 
 TEST_CASE("a walk may be cut short, begun anew, or never begun") {
   const Fixture f;
-  PageStream stream(f.parts(), 4 * kPart);
+  PageStream stream(f.parts(), {}, 4 * kPart);
   for (int round = 0; round < 20; ++round) {
     PageWalk walk(&stream, {0, 1, 2, 3, 2, 1, 0});
     walk.enter();
@@ -133,4 +133,13 @@ TEST_CASE("a walk may be cut short, begun anew, or never begun") {
   PageWalk none(nullptr, {0});
   none.enter();
   none.leave();
+}
+
+TEST_CASE("loose ranges are dropped with every walk") {
+  const Fixture f;
+  PageStream stream({}, {{f.file.data() + kPart, kPart}}, kMiB);
+  f.check_contents(1);
+  CHECK(f.mapped_resident() >= kPart);
+  const PageWalk walk(&stream, {});
+  CHECK(f.mapped_resident() <= kMiB);
 }

@@ -77,8 +77,7 @@ TEST_CASE("the planned activations are what the model keeps") {
                                          .tokens = kTokens,
                                          .longest = kTokens,
                                          .lora_rank = 4,
-                                         .recompute = recompute},
-                                        0);
+                                         .recompute = recompute});
     const auto planned = static_cast<double>(plan.parts.at("activations"));
     const std::size_t measured = peak_of(folder, recompute);
     MESSAGE("planned " << planned << ", measured " << measured);

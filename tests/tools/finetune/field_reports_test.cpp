@@ -106,12 +106,12 @@ TEST_CASE("FR-035: a limit on address space is exit 5 with the need") {
     const rlimit limit{rlim_t{2} << 30, rlim_t{2} << 30};
     ::setrlimit(RLIMIT_AS, &limit);
   };
-  // One row of 240,000 tokens needs far more than 2 GiB of activations.
+  // One row of 600,000 tokens needs more than 2 GiB, recomputation or not.
   std::string ids;
-  for (int i = 0; i < 240000; ++i) ids += (i == 0 ? "" : ", ") + std::to_string(2 + i % 250);
+  for (int i = 0; i < 600000; ++i) ids += (i == 0 ? "" : ", ") + std::to_string(2 + i % 250);
   write_text(f.root() / "long.jsonl", "{\"input_ids\": [" + ids + "]}\n");
   const Outcome run = finetune(f.train("out", {"--dataset", f.path("long.jsonl"), "--cutoff_len",
-                                               "240000", "--max_steps", "1"}),
+                                               "600000", "--max_steps", "1"}),
                                {.in_child = limited});
   CHECK_MESSAGE(run.exit_code == 5, run.err);
   CHECK(has(run.err, "needs"));

@@ -413,3 +413,76 @@ TEST_CASE("a C locale and a path with other letters do not matter") {
   const auto events = read_events(f.root() / "Ausgabe-\xC3\xA4\xE5\x8C\xBB" / "report.jsonl");
   CHECK(events.back()["exit_code"] == 0);
 }
+
+TEST_CASE("a streamed base gives the same bytes, resumed or not") {
+  const Fixture f;
+  const auto with = [&](const std::string& out, const std::vector<std::string>& more) {
+    return f.train(out, plus(more, {"--max_steps", "4", "--gradient_accumulation_steps", "3",
+                                    "--lora_dropout", "0.1", "--save_steps", "2"}));
+  };
+  expect_ok(finetune(with("plain", {})));
+  const std::string expected = read_text(f.root() / "plain" / "adapter_model.safetensors");
+  const Outcome streamed = finetune(with("streamed", {"--weight_streaming", "always"}));
+  expect_ok(streamed);
+  CHECK_MESSAGE(has(streamed.err, "layer by layer"), streamed.err);
+  CHECK(read_text(f.root() / "streamed" / "adapter_model.safetensors") == expected);
+
+  // Memory options may change between the parts of a run.
+  fs::remove_all(f.root() / "streamed" / "checkpoint-4");
+  fs::remove(f.root() / "streamed" / "adapter_model.safetensors");
+  expect_ok(finetune(with(
+      "streamed", {"--resume_from_checkpoint", "latest", "--activation_checkpointing", "full"})));
+  CHECK(read_text(f.root() / "streamed" / "adapter_model.safetensors") == expected);
+
+  const Outcome contradiction =
+      finetune(with("full", {"--weight_streaming", "always", "--peft_method", "full"}));
+  CHECK(contradiction.exit_code == 2);
+  CHECK(has(contradiction.err, "--weight_streaming"));
+}
+
+TEST_CASE("the plan says what memory, disk and arithmetic an update takes") {
+  const Fixture f;
+  const auto plan = [&](const std::vector<std::string>& more) {
+    const Outcome run =
+        finetune(f.train("none", plus(more, {"--dry_run", "--format", "json", "--max_steps", "2",
+                                             "--gradient_accumulation_steps", "2"})));
+    expect_ok(run);
+    return nlohmann::json::parse(run.out);
+  };
+  const auto whole = plan({});
+  CHECK(whole["memory"]["streamed"] == false);
+  CHECK(whole["memory"]["recompute"] == "none");
+  CHECK(whole["step"]["disk_bytes"] == 0);
+  CHECK(whole["step"]["binding"] == "arithmetic");
+  CHECK(whole["step"]["seconds"].get<double>() > 0.0);
+  const auto streamed =
+      plan({"--weight_streaming", "always", "--activation_checkpointing", "full"});
+  CHECK(streamed["memory"]["streamed"] == true);
+  const double base = streamed["memory"]["base_bytes"];
+  CHECK(streamed["memory"]["parts"]["base"].get<double>() < base);
+  // Forward and backward walk over everything but the embedding.
+  CHECK(streamed["step"]["disk_bytes"].get<double>() > base);
+  CHECK(streamed["step"]["disk_bytes"].get<double>() < 2.0 * base);
+  CHECK(streamed["step"]["flops"].get<double>() == 1.5 * whole["step"]["flops"].get<double>());
+  CHECK_FALSE(fs::exists(f.root() / "none"));
+}
+
+TEST_CASE("a memory limit is kept by recomputing, and said") {
+  const Fixture f;
+  const auto needed = [&](const std::string& recompute) {
+    const Outcome run =
+        finetune(f.train("none", {"--dry_run", "--format", "json", "--per_device_train_batch_size",
+                                  "64", "--activation_checkpointing", recompute}));
+    expect_ok(run);
+    return nlohmann::json::parse(run.out)["memory"]["needed_bytes"].get<std::int64_t>();
+  };
+  const std::int64_t none = needed("none");
+  const std::int64_t full = needed("full");
+  REQUIRE(full < none);
+  const std::string limit = std::to_string((none + full) / 2);
+  const Outcome run = finetune(f.train("out", {"--max_steps", "2", "--per_device_train_batch_size",
+                                               "64", "--memory_limit", limit, "--format", "json"}));
+  expect_ok(run);
+  CHECK_MESSAGE(has(run.err, "memory is short"), run.err);
+  CHECK(nlohmann::json::parse(run.out)["peak_rss_bytes"].get<std::int64_t>() <= std::stoll(limit));
+}
