@@ -166,7 +166,9 @@ BaseSize base_size(const ModelConfig& config, const Checkpoint& checkpoint) {
 namespace {
 
 // The least that the stream needs beyond the part in use to read ahead at all.
-constexpr std::int64_t kLookAhead = std::int64_t{32} << 20;
+std::int64_t look_ahead(const BaseSize& base) {
+  return std::min(base.largest, std::int64_t{32} << 20);
+}
 
 // What the request asks for, and what needs less memory with the same result.
 std::vector<Recompute> recomputations(Recompute first) {
@@ -195,7 +197,7 @@ MemoryPlan with_base(const ModelConfig& config, MemoryRequest request, const Bas
       plan.parts["activations"] = plan_memory(config, request).parts["activations"] +
                                   (request.micro_batches - 1) * request.tokens * borders;
     }
-    plan.window = base.largest + std::min(base.largest, kLookAhead);
+    plan.window = base.largest + look_ahead(base);
   } else {
     plan = plan_memory(config, request);
   }
@@ -249,7 +251,7 @@ MemoryPlan fit_memory(const ModelConfig& config, const MemoryRequest& request, c
         if (streams) {
           // Room for the next layer beside the present one is all that reading ahead can use.
           const std::int64_t room = available - plan.total();
-          plan.window = std::min(plan.window + room, 2 * base.largest + kLookAhead);
+          plan.window = std::min(plan.window + room, 2 * base.largest + look_ahead(base));
           plan.parts["base"] = plan.window;
         }
         return plan;

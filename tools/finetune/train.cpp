@@ -201,16 +201,16 @@ MemoryRequest TrainRun::memory_request() const {
 }
 
 void TrainRun::check_memory() {
-  const MemoryRequest request = memory_request();
-  memory_ = fit_memory(base_.config, request, base_size(base_.config, *checkpoint_),
-                       static_cast<std::int64_t>(resident_bytes()),
-                       allowed_memory(settings_.memory.memory_limit));
   if (settings_.memory.weight_streaming == "always" && adapter_.full) {
     throw Error(ExitCode::kUsage,
                 "--weight_streaming always contradicts --peft_method full, which holds every "
                 "weight in memory",
                 "leave one of them out");
   }
+  const MemoryRequest request = memory_request();
+  memory_ = fit_memory(base_.config, request, base_size(base_.config, *checkpoint_),
+                       static_cast<std::int64_t>(resident_bytes()),
+                       allowed_memory(settings_.memory.memory_limit));
   if (memory_.streams()) {
     run_.info(fmt::format("the base ({}) is read from disk layer by layer, {} of it at a time",
                           format_bytes(memory_.base_bytes), format_bytes(memory_.window)));
