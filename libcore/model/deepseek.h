@@ -26,6 +26,9 @@ enum class Recompute { kNone, kSelective, kFull };
 // "none", "selective", "full". Throws Error(kUsage) for another name.
 const char* recompute_name(Recompute recompute);
 Recompute parse_recompute(const std::string& name);
+// Whether kSelective drops the outputs of attention too: for rows of up to `length` tokens they
+// cost no more FLOPs an element than a product over the hidden width.
+bool drops_attention(const ModelConfig& config, std::int64_t length);
 
 // Latent KV cache of one sequence: per layer [capacity, kv_lora + rope] (reference/model.md 3).
 class Sequence {

@@ -1,4 +1,5 @@
 // Forward and backward of an update's micro-batches.
+#include <algorithm>
 #include <deque>
 
 #include "libcore/base/error.h"
@@ -20,6 +21,23 @@ Recompute parse_recompute(const std::string& name) {
   throw Error(ExitCode::kUsage, "activation checkpointing '" + name + "' is unknown",
               "use none, selective or full");
 }
+
+bool drops_attention(const ModelConfig& config, std::int64_t length) {
+  const std::int64_t value = config.v_head_dim;
+  return length * (config.q_head_dim() + value) <= 2 * config.hidden_size * value;
+}
+
+namespace {
+
+std::int64_t longest_segment(const TokenBatch& batch) {
+  std::int64_t longest = 0;
+  for (std::size_t i = 1; i < batch.segments.size(); ++i) {
+    longest = std::max<std::int64_t>(longest, batch.segments[i] - batch.segments[i - 1]);
+  }
+  return longest;
+}
+
+}  // namespace
 
 // Layers outside, micro-batches inside. With one micro-batch this is the usual order.
 class TrainPass {
@@ -81,6 +99,8 @@ TrainPass::TrainPass(DeepSeekModel& model, Exec& whole, std::span<const MicroBat
   for (std::size_t i = 0; i < batches.size(); ++i) {
     Exec exec = whole;
     exec.selective = recompute == Recompute::kSelective;
+    exec.drop_attention =
+        exec.selective && drops_attention(model.config_, longest_segment(*batches[i].tokens));
     exec.step_stream = batches[i].step_stream;
     State& state = states_.emplace_back(exec, *batches[i].tokens);
     if (state.targets.rows.empty()) {

@@ -47,10 +47,8 @@ void Block::restore_mlp(Exec& exec, BlockSaved& saved) const {
   saved.mlp_xn = exec.saved.allocate("mlp.xn", exec.dtype, {mid.rows(), mid.cols()});
   mlp_norm.forward(exec, mid, saved.mlp_xn, saved.mlp_rstd);
   saved.moe.xn = saved.mlp_xn;
-  for (MlpSaved* each : {&saved.mlp, &saved.moe.shared}) {
-    each->gate_proj.x = saved.mlp_xn;
-    each->up_proj.x = saved.mlp_xn;
-  }
+  if (mlp) mlp->restore(exec, saved.mlp_xn, saved.mlp);
+  if (moe && moe->shared) moe->shared->restore(exec, saved.mlp_xn, saved.moe.shared);
 }
 
 void Block::restore_attention(Exec& exec, const Rows& rows, const ConstView& h,
@@ -66,10 +64,10 @@ void Block::backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSave
   const OpScope layer(exec.device, "layer", index);
   const OpScope backward(exec.device, "backward");
   ArenaScope scope(exec.scratch);
-  ArenaScope restored(exec.saved);
   {
     const OpScope part(exec.device, "mlp");
     ArenaScope mlp_scope(exec.scratch);
+    ArenaScope restored(exec.saved);
     const View dxn = exec.scratch.allocate("block.dxn", exec.dtype, {d_out.rows(), d_out.cols()});
     if (exec.selective) restore_mlp(exec, saved);
     if (moe) {
@@ -80,6 +78,7 @@ void Block::backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSave
     mlp_norm.backward(exec, dxn, saved.h_mid, saved.mlp_rstd, d_out, true);
   }
   const OpScope part(exec.device, "attention");
+  ArenaScope restored(exec.saved);
   if (exec.selective) restore_attention(exec, rows, h, saved);
   const bool need_dxn = need_dx || attention_norm.parameter != nullptr;
   const View dxn =

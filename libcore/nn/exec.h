@@ -17,6 +17,8 @@ struct Exec {
   // Activations that are cheap to make again are not kept for backward (ActivationGroup in
   // libcore/train/memory_plan.h names them); backward makes them with the same bits.
   bool selective = false;
+  // The same for the outputs of attention, which are cheap for short rows only.
+  bool drop_attention = false;
   std::uint64_t seed = 0;         // of dropout
   std::uint64_t step_stream = 0;  // unique per optimizer step and micro-batch
   // Where activations go that selective recomputation drops: in scratch they live as long as the

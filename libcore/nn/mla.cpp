@@ -48,44 +48,34 @@ void project_wanted(Exec& exec, const Rows& rows, const View& q, F&& project) {
   scatter_rows(exec, part, rows.wanted_index, q, false);
 }
 
-void Mla::project_latent_queries(Exec& exec, const Rows& rows, Arena& arena,
-                                 MlaSaved& saved) const {
-  saved.q_an = arena.allocate("attention.q_an", exec.dtype, {rows.outputs(), q_a_proj.out});
-  saved.q = arena.allocate("attention.q", exec.dtype, {rows.tokens(), q_b_proj.out});
-  q_a_norm.forward(exec, saved.q_a, saved.q_an, saved.q_a_rstd);
-  project_wanted(exec, rows, saved.q, [&](const View& q) {
-    const LinearForward q_b{.layer = &q_b_proj, .x = saved.q_an, .y = q, .saved = &saved.q_b_proj};
-    linear_forward(exec, {&q_b, 1});
-  });
-}
-
-void Mla::project_keys(Exec& exec, const View& kv, MlaSaved& saved) const {
-  saved.kv = kv;
-  const LinearForward kv_b{
-      .layer = &kv_b_proj, .x = saved.latent, .y = saved.kv, .saved = &saved.kv_b_proj};
-  linear_forward(exec, {&kv_b, 1});
-}
-
 // Fills saved.q and saved.kv_a (not yet rotated) and saved.latent from saved.xn.
 void Mla::project_queries(Exec& exec, const Rows& rows, MlaSaved& saved) const {
   const DType dtype = exec.dtype;
   const std::int64_t tokens = rows.tokens();
   const std::int64_t outputs = rows.outputs();
-  select_queries(exec, rows, exec.droppable(), saved);
-  saved.kv_a = exec.saved.allocate("attention.kv_a", dtype, {tokens, kv_lora_rank + shape.rope});
-  saved.kv_a_rstd = exec.saved.allocate("attention.kv_a_rstd", exec.statistics(), {tokens});
-  saved.latent = exec.droppable().allocate("attention.latent", dtype, {tokens, kv_lora_rank});
+  Arena& arena = exec.droppable();
+  select_queries(exec, rows, arena, saved);
+  saved.kv_a = arena.allocate("attention.kv_a", dtype, {tokens, kv_lora_rank + shape.rope});
+  saved.kv_a_rstd = arena.allocate("attention.kv_a_rstd", exec.statistics(), {tokens});
+  saved.latent = arena.allocate("attention.latent", dtype, {tokens, kv_lora_rank});
+  saved.q = arena.allocate("attention.q", dtype,
+                           {tokens, shape.heads * std::int64_t{shape.nope + shape.rope}});
   const LinearForward kv_a{
       .layer = &kv_a_proj, .x = saved.xn, .y = saved.kv_a, .saved = &saved.kv_a_proj};
   if (has_q_lora) {
-    saved.q_a = exec.saved.allocate("attention.q_a", dtype, {outputs, q_a_proj.out});
-    saved.q_a_rstd = exec.saved.allocate("attention.q_a_rstd", exec.statistics(), {outputs});
+    saved.q_a = arena.allocate("attention.q_a", dtype, {outputs, q_a_proj.out});
+    saved.q_a_rstd = arena.allocate("attention.q_a_rstd", exec.statistics(), {outputs});
+    saved.q_an = arena.allocate("attention.q_an", dtype, {outputs, q_a_proj.out});
     const LinearForward calls[] = {
         {.layer = &q_a_proj, .x = saved.xq, .y = saved.q_a, .saved = &saved.q_a_proj}, kv_a};
     linear_forward(exec, calls);
-    project_latent_queries(exec, rows, exec.droppable(), saved);
+    q_a_norm.forward(exec, saved.q_a, saved.q_an, saved.q_a_rstd);
+    project_wanted(exec, rows, saved.q, [&](const View& q) {
+      const LinearForward q_b{
+          .layer = &q_b_proj, .x = saved.q_an, .y = q, .saved = &saved.q_b_proj};
+      linear_forward(exec, {&q_b, 1});
+    });
   } else {
-    saved.q = exec.saved.allocate("attention.q", dtype, {tokens, q_proj.out});
     project_wanted(exec, rows, saved.q, [&](const View& q) {
       const LinearForward calls[] = {
           {.layer = &q_proj, .x = saved.xq, .y = q, .saved = &saved.q_proj}, kv_a};
@@ -95,49 +85,55 @@ void Mla::project_queries(Exec& exec, const Rows& rows, MlaSaved& saved) const {
   kv_a_norm.forward(exec, saved.kv_a.slice_cols(0, kv_lora_rank), saved.latent, saved.kv_a_rstd);
 }
 
-void Mla::forward(Exec& exec, const Rows& rows, const View& y, MlaSaved& saved) const {
-  const std::int64_t tokens = rows.tokens();
+void Mla::make_queries_and_keys(Exec& exec, const Rows& rows, MlaSaved& saved) const {
   project_queries(exec, rows, saved);
-  const View k_rope = saved.kv_a.slice_cols(kv_lora_rank, shape.rope);
-  rotate(exec, rows.positions, saved.q, k_rope, false);
-  project_keys(exec, exec.droppable().allocate("attention.kv", exec.dtype, {tokens, kv_b_proj.out}),
-               saved);
-  saved.o = exec.saved.allocate("attention.o", exec.dtype, {tokens, shape.heads * shape.value});
-  saved.lse = exec.saved.allocate("attention.lse", exec.statistics(), {shape.heads, tokens});
-  exec.device.run(kernels::AttentionForward{.shape = shape,
-                                            .scale = softmax_scale,
-                                            .q = saved.q,
-                                            .kv = saved.kv,
-                                            .k_rope = k_rope,
-                                            .segments = rows.segments,
-                                            .o = saved.o,
-                                            .lse = saved.lse});
+  rotate(exec, rows.positions, saved.q, saved.kv_a.slice_cols(kv_lora_rank, shape.rope), false);
+  saved.kv = exec.droppable().allocate("attention.kv", exec.dtype, {rows.tokens(), kv_b_proj.out});
+  const LinearForward kv_b{
+      .layer = &kv_b_proj, .x = saved.latent, .y = saved.kv, .saved = &saved.kv_b_proj};
+  linear_forward(exec, {&kv_b, 1});
+}
+
+void Mla::attend(Exec& exec, const Rows& rows, MlaSaved& saved) const {
+  Arena& arena = exec.drop_attention ? exec.scratch : exec.saved;
+  const std::int64_t tokens = rows.tokens();
+  saved.o = arena.allocate("attention.o", exec.dtype, {tokens, shape.heads * shape.value});
+  saved.lse = arena.allocate("attention.lse", exec.statistics(), {shape.heads, tokens});
+  exec.device.run(
+      kernels::AttentionForward{.shape = shape,
+                                .scale = softmax_scale,
+                                .q = saved.q,
+                                .kv = saved.kv,
+                                .k_rope = saved.kv_a.slice_cols(kv_lora_rank, shape.rope),
+                                .segments = rows.segments,
+                                .o = saved.o,
+                                .lse = saved.lse});
   saved.o_wanted = saved.o;
   if (rows.wanted) {
     saved.o_wanted =
-        exec.saved.allocate("attention.o_wanted", exec.dtype, {rows.outputs(), saved.o.cols()});
+        arena.allocate("attention.o_wanted", exec.dtype, {rows.outputs(), saved.o.cols()});
     gather_rows(exec, saved.o, rows.wanted, saved.o_wanted);
   }
+}
+
+void Mla::forward(Exec& exec, const Rows& rows, const View& y, MlaSaved& saved) const {
+  make_queries_and_keys(exec, rows, saved);
+  attend(exec, rows, saved);
   const LinearForward out{
       .layer = &o_proj, .x = saved.o_wanted, .y = y, .beta = 1.0, .saved = &saved.o_proj};
   linear_forward(exec, {&out, 1});
 }
 
 void Mla::restore(Exec& exec, const Rows& rows, MlaSaved& saved) const {
-  const std::int64_t tokens = rows.tokens();
-  select_queries(exec, rows, exec.saved, saved);
-  if (has_q_lora) {
-    ArenaScope scope(exec.scratch);
-    project_latent_queries(exec, rows, exec.saved, saved);
-    rotate(exec, rows.positions, saved.q, shape.heads, shape.nope + shape.rope, shape.nope, false);
+  // Into exec.saved: nothing is droppable any more.
+  Exec again = exec;
+  again.selective = again.drop_attention = false;
+  ArenaScope scope(exec.scratch);
+  make_queries_and_keys(again, rows, saved);
+  if (exec.drop_attention) {
+    attend(again, rows, saved);
+    saved.o_proj.x = saved.o_wanted;
   }
-  saved.latent = exec.saved.allocate("attention.latent", exec.dtype, {tokens, kv_lora_rank});
-  kv_a_norm.forward(exec, saved.kv_a.slice_cols(0, kv_lora_rank), saved.latent, saved.kv_a_rstd);
-  project_keys(exec, exec.saved.allocate("attention.kv", exec.dtype, {tokens, kv_b_proj.out}),
-               saved);
-  saved.q_proj.x = saved.xq;
-  saved.q_a_proj.x = saved.xq;
-  saved.kv_a_proj.x = saved.xn;
 }
 
 void Mla::backward(Exec& exec, const Rows& rows, const ConstView& dy, MlaSaved& saved,

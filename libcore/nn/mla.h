@@ -71,25 +71,25 @@ struct Mla {
   // nothing below needs it.
   void backward(Exec& exec, const Rows& rows, const ConstView& dy, MlaSaved& saved,
                 const View& dxn) const;
-  // Before backward, when exec.selective: makes what forward dropped again in exec.saved (q_an, q
-  // with q_lora, latent, kv) and points the linears at it. saved.xn must be there again.
+  // Before backward, when exec.selective: makes what forward dropped again in exec.saved, from
+  // saved.xn, which must be there again.
   void restore(Exec& exec, const Rows& rows, MlaSaved& saved) const;
   // One token a row, absorbed form; appends to each row's cache. xn, y [rows, hidden]; y +=.
   void decode(Exec& exec, const ConstView& positions, const ConstView& xn,
               std::span<const CacheRow> caches, const View& y) const;
 
  private:
+  // Everything up to the queries and keys of attention, in exec.droppable().
+  void make_queries_and_keys(Exec& exec, const Rows& rows, MlaSaved& saved) const;
   void project_queries(Exec& exec, const Rows& rows, MlaSaved& saved) const;
   void select_queries(Exec& exec, const Rows& rows, Arena& arena, MlaSaved& saved) const;
+  // o, lse and o_wanted.
+  void attend(Exec& exec, const Rows& rows, MlaSaved& saved) const;
   // The rotary part of `heads` heads that are `stride` apart, each beginning at `offset`.
   void rotate(Exec& exec, const ConstView& positions, const View& x, int heads, int stride,
               int offset, bool inverse) const;
   void rotate(Exec& exec, const ConstView& positions, const View& q, const View& k_rope,
               bool inverse) const;
-  // From saved.latent.
-  void project_keys(Exec& exec, const View& kv, MlaSaved& saved) const;
-  // From saved.q_a.
-  void project_latent_queries(Exec& exec, const Rows& rows, Arena& arena, MlaSaved& saved) const;
 };
 
 }  // namespace ds

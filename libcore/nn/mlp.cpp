@@ -4,8 +4,8 @@
 
 namespace ds {
 
-void Mlp::forward(Exec& exec, const ConstView& x, const View& y, MlpSaved& saved) const {
-  saved.gate_up = exec.saved.allocate("mlp.gate_up", exec.dtype, {x.rows(), 2 * width});
+void Mlp::project(Exec& exec, Arena& arena, const ConstView& x, MlpSaved& saved) const {
+  saved.gate_up = arena.allocate("mlp.gate_up", exec.dtype, {x.rows(), 2 * width});
   const LinearForward in[] = {{.layer = &gate_proj,
                                .x = x,
                                .y = saved.gate_up.slice_cols(0, width),
@@ -15,7 +15,16 @@ void Mlp::forward(Exec& exec, const ConstView& x, const View& y, MlpSaved& saved
                                .y = saved.gate_up.slice_cols(width, width),
                                .saved = &saved.up_proj}};
   linear_forward(exec, in);
+}
+
+void Mlp::restore(Exec& exec, const ConstView& x, MlpSaved& saved) const {
   ArenaScope scope(exec.scratch);
+  project(exec, exec.saved, x, saved);
+}
+
+void Mlp::forward(Exec& exec, const ConstView& x, const View& y, MlpSaved& saved) const {
+  ArenaScope scope(exec.scratch);
+  project(exec, exec.droppable(), x, saved);
   const View act = exec.scratch.allocate("mlp.act", exec.dtype, {x.rows(), width});
   exec.device.run(kernels::SwigluForward{.gate_up = saved.gate_up, .y = act});
   const LinearForward down{

@@ -16,11 +16,16 @@ struct Mlp {
   Linear up_proj;
   Linear down_proj;
 
-  // y += down(silu(gate(x)) * up(x)).
+  // y += down(silu(gate(x)) * up(x)). saved.gate_up lies in exec.droppable().
   void forward(Exec& exec, const ConstView& x, const View& y, MlpSaved& saved) const;
+  // Makes a dropped saved.gate_up again in exec.saved.
+  void restore(Exec& exec, const ConstView& x, MlpSaved& saved) const;
   // dx (+)= gradient of x given dy of the sum. Consumes saved.
   void backward(Exec& exec, const ConstView& dy, MlpSaved& saved, const View& dx,
                 bool accumulate_dx) const;
+
+ private:
+  void project(Exec& exec, Arena& arena, const ConstView& x, MlpSaved& saved) const;
 };
 
 }  // namespace ds

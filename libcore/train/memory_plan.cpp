@@ -13,6 +13,8 @@ namespace ds {
 
 namespace {
 
+constexpr std::string_view kDenseGroup = "dense gate, up";
+
 // Of one layer (the structs ...Saved of libcore/nn), in a fixed order.
 std::vector<ActivationGroup> layer_groups(const ModelConfig& c, std::int64_t layer,
                                           std::int64_t rank, std::int64_t length) {
@@ -30,10 +32,10 @@ std::vector<ActivationGroup> layer_groups(const ModelConfig& c, std::int64_t lay
   std::vector<ActivationGroup> groups{
       {"norm outputs", norms, 5.0 * static_cast<double>(norms), true},
       {"keys, values", keys, product(c.kv_lora_rank, keys), true},
-      {"queries", queries, product(q_lora ? c.q_lora_rank : hidden, queries), q_lora},
-      {"latents", latents, product(hidden, latents), false},
+      {"queries", queries, product(q_lora ? c.q_lora_rank : hidden, queries), true},
+      {"latents", latents, product(hidden, latents), true},
       {"attention", o + heads, static_cast<double>(length) * static_cast<double>(queries + o),
-       false},
+       drops_attention(c, length)},
       {"residual", hidden, product(o, hidden), false}};
   std::int64_t wide = 2 * c.intermediate_size;
   std::int64_t adapters = 5 * rank + 3 * rank;
@@ -46,12 +48,19 @@ std::vector<ActivationGroup> layer_groups(const ModelConfig& c, std::int64_t lay
     wide = 2 * c.n_shared_experts * c.moe_intermediate_size;
     adapters += 3 * rank * k;
   }
-  groups.push_back({"dense gate, up", wide, product(hidden, wide), false});
+  groups.push_back({std::string(kDenseGroup), wide, product(hidden, wide), true});
   if (rank > 0) groups.push_back({"adapters", adapters, product(hidden, adapters), false});
   return groups;
 }
 
-// Elements a token needs in scratch at the worst moment of a block's backward.
+// Elements a token needs in scratch at the worst moment of a block's forward, beside what selective
+// recomputation drops there.
+std::int64_t forward_scratch_elements(const ModelConfig& c, std::int64_t layer) {
+  if (!c.is_moe_layer(layer)) return c.intermediate_size;
+  return c.num_experts_per_tok * (2 * c.hidden_size + c.moe_intermediate_size);
+}
+
+// The same of its backward.
 std::int64_t scratch_elements(const ModelConfig& c, std::int64_t layer) {
   const std::int64_t heads = c.num_attention_heads;
   const std::int64_t attention = heads * (c.q_head_dim() + c.qk_nope_head_dim + 2 * c.v_head_dim) +
@@ -101,25 +110,31 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryRequest& request) 
   // has made again.
   std::int64_t saved = (config.num_hidden_layers + 1) * config.hidden_size;
   std::int64_t remade = 0;
-  std::int64_t dropped = 0;
   std::int64_t scratch = 0;
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    std::int64_t again = 0;
-    std::int64_t cheap = 0;
+    std::int64_t attention = 0;
+    std::int64_t mlp = 0;
     for (const ActivationGroup& group :
          layer_groups(config, layer, request.lora_rank, request.longest)) {
-      if (group.dropped_selective) cheap += group.elements;
       const bool drop = request.recompute == Recompute::kFull ||
                         (request.recompute == Recompute::kSelective && group.dropped_selective);
-      (drop ? again : saved) += group.elements;
+      if (!drop) {
+        saved += group.elements;
+      } else {
+        (group.name == kDenseGroup ? mlp : attention) += group.elements;
+      }
     }
-    remade = std::max(remade, again);
-    dropped = std::max(dropped, cheap);
-    scratch = std::max(scratch, scratch_elements(config, layer));
+    std::int64_t forward = forward_scratch_elements(config, layer);
+    if (request.recompute == Recompute::kSelective) {
+      // Either half of a block makes its own part again; forward has both in scratch.
+      forward += attention + mlp;
+      remade = std::max({remade, attention - config.hidden_size, mlp + config.hidden_size});
+    } else {
+      remade = std::max(remade, attention + mlp);
+    }
+    scratch = std::max({scratch, forward, scratch_elements(config, layer)});
   }
   saved += remade;
-  // Under selective recomputation these lie in scratch while a block runs forward.
-  if (request.recompute == Recompute::kSelective) scratch += dropped;
   plan.parts["activations"] = request.tokens * saved * element;
 
   const std::int64_t rows =
