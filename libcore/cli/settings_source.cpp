@@ -129,7 +129,10 @@ class FileSettings {
     const std::string name = without_program(whole);
     const std::string guide = "training.memory_optimization.";
     if (name == guide + "activation_checkpointing") return "activation_checkpointing";
-    if (name == guide + "selective_computation.threshold") return "selective_computation_threshold";
+    const std::string selective = guide + "selective_computation.";
+    if (name.rfind(selective, 0) == 0) {
+      return "selective_computation_" + name.substr(selective.size());
+    }
     const std::string training = "training.";
     return name.rfind(training, 0) == 0 ? name.substr(training.size()) : name;
   }

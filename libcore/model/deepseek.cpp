@@ -19,27 +19,9 @@ Sequence::Sequence(const ModelConfig& config, std::int64_t capacity, DType dtype
 }
 
 std::int64_t DeepSeekModel::lowest_trainable_layer() const {
-  const auto trains = [](const Parameter* p) { return p != nullptr && p->trainable && p->grad; };
-  const auto mlp_trains = [](const Mlp& mlp) {
-    return mlp.gate_proj.trainable() || mlp.up_proj.trainable() || mlp.down_proj.trainable();
-  };
   if (embedding_.trainable()) return -1;
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    const Block& block = blocks_[layer];
-    const Mla& mla = block.attention;
-    bool found = trains(block.attention_norm.parameter) || trains(block.mlp_norm.parameter) ||
-                 mla.q_proj.trainable() || mla.q_a_proj.trainable() || mla.q_b_proj.trainable() ||
-                 mla.kv_a_proj.trainable() || mla.kv_b_proj.trainable() || mla.o_proj.trainable();
-    if (block.mlp) found = found || mlp_trains(*block.mlp);
-    if (block.moe) {
-      found = found || trains(block.moe->gate_parameter);
-      for (const Expert& expert : block.moe->experts) {
-        found = found || expert.gate_proj.trainable() || expert.up_proj.trainable() ||
-                expert.down_proj.trainable();
-      }
-      if (block.moe->shared) found = found || mlp_trains(*block.moe->shared);
-    }
-    if (found) return static_cast<std::int64_t>(layer);
+    if (blocks_[layer].trainable()) return static_cast<std::int64_t>(layer);
   }
   return static_cast<std::int64_t>(blocks_.size());
 }

@@ -1,15 +1,37 @@
 #include "libcore/nn/block.h"
 
+#include <algorithm>
+
 #include "libcore/nn/row_ops.h"
 
 namespace ds {
+
+bool Block::trainable() const {
+  const auto takes = [](const Parameter* p) { return p != nullptr && p->takes_gradient(); };
+  const auto mlp_takes = [](const auto& m) {
+    return m.gate_proj.trainable() || m.up_proj.trainable() || m.down_proj.trainable();
+  };
+  const Mla& a = attention;
+  if (takes(attention_norm.parameter) || takes(mlp_norm.parameter) || takes(a.q_a_norm.parameter) ||
+      takes(a.kv_a_norm.parameter)) {
+    return true;
+  }
+  for (const Linear* linear :
+       {&a.q_proj, &a.q_a_proj, &a.q_b_proj, &a.kv_a_proj, &a.kv_b_proj, &a.o_proj}) {
+    if (linear->trainable()) return true;
+  }
+  if (mlp && mlp_takes(*mlp)) return true;
+  if (!moe) return false;
+  if (takes(moe->gate_parameter) || (moe->shared && mlp_takes(*moe->shared))) return true;
+  return std::any_of(moe->experts.begin(), moe->experts.end(), mlp_takes);
+}
 
 // h_out = h_mid + mlp(norm(h_mid)).
 void Block::mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const {
   const OpScope part(exec.device, "mlp");
   const std::int64_t tokens = saved.h_mid.rows();
   saved.mlp_rstd = exec.saved.allocate("mlp.rstd", exec.statistics(), {tokens});
-  saved.mlp_xn = exec.droppable().allocate("mlp.xn", exec.dtype, {tokens, saved.h_mid.cols()});
+  saved.mlp_xn = exec.inputs().allocate("mlp.xn", exec.dtype, {tokens, saved.h_mid.cols()});
   mlp_norm.forward(exec, saved.h_mid, saved.mlp_xn, saved.mlp_rstd);
   copy_rows(exec, saved.h_mid, h_out);
   if (moe) {
@@ -19,14 +41,16 @@ void Block::mlp_forward(Exec& exec, const View& h_out, BlockSaved& saved) const 
   }
 }
 
-void Block::forward(Exec& exec, const Rows& rows, const ConstView& h, const View& h_out,
+void Block::forward(Exec& whole, const Rows& rows, const ConstView& h, const View& h_out,
                     BlockSaved& saved) const {
+  Exec exec = whole;
+  exec.frozen = !trainable();
   const OpScope layer(exec.device, "layer", index);
   ArenaScope scope(exec.scratch);
   const std::int64_t tokens = h.rows();
   const std::int64_t hidden = h.cols();
   saved.attention_rstd = exec.saved.allocate("attention.rstd", exec.statistics(), {tokens});
-  saved.attention.xn = exec.droppable().allocate("attention.xn", exec.dtype, {tokens, hidden});
+  saved.attention.xn = exec.inputs().allocate("attention.xn", exec.dtype, {tokens, hidden});
   saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {rows.outputs(), hidden});
   {
     const OpScope part(exec.device, "attention");
@@ -59,8 +83,10 @@ void Block::restore_attention(Exec& exec, const Rows& rows, const ConstView& h,
   attention.restore(exec, rows, saved.attention);
 }
 
-void Block::backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSaved& saved,
+void Block::backward(Exec& whole, const Rows& rows, const ConstView& h, BlockSaved& saved,
                      const View& d_out, const View& dh, bool need_dx) const {
+  Exec exec = whole;
+  exec.frozen = !trainable();
   const OpScope layer(exec.device, "layer", index);
   const OpScope backward(exec.device, "backward");
   ArenaScope scope(exec.scratch);

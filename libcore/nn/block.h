@@ -28,13 +28,15 @@ struct Block {
   std::optional<Mlp> mlp;  // a dense layer ...
   std::optional<Moe> moe;  // ... or an MoE layer
 
+  // Whether anything in it takes a gradient.
+  bool trainable() const;
   // h [tokens, hidden], h_out [rows.outputs(), hidden].
-  void forward(Exec& exec, const Rows& rows, const ConstView& h, const View& h_out,
+  void forward(Exec& whole, const Rows& rows, const ConstView& h, const View& h_out,
                BlockSaved& saved) const;
   // dh = gradient of h given d_out of h_out; d_out is overwritten and is dh itself when all rows
   // are wanted. Consumes saved. With need_dx false (nothing below is trained) only the gradients
   // inside the block are taken, and dh is left undefined.
-  void backward(Exec& exec, const Rows& rows, const ConstView& h, BlockSaved& saved,
+  void backward(Exec& whole, const Rows& rows, const ConstView& h, BlockSaved& saved,
                 const View& d_out, const View& dh, bool need_dx) const;
   // One token a row; h is updated in place.
   void decode(Exec& exec, const ConstView& positions, const View& h,

@@ -10,7 +10,7 @@ using kernels::GemmProblem;
 
 namespace {
 bool is_trained(const Parameter* parameter) {
-  return parameter != nullptr && parameter->trainable && parameter->grad;
+  return parameter != nullptr && parameter->takes_gradient();
 }
 }  // namespace
 

@@ -19,11 +19,15 @@ struct Exec {
   bool selective = false;
   // The same for the outputs of attention, which are cheap for short rows only.
   bool drop_attention = false;
+  // Nothing of the present block is trained: what only adapters read is not kept at all.
+  bool frozen = false;
   std::uint64_t seed = 0;         // of dropout
   std::uint64_t step_stream = 0;  // unique per optimizer step and micro-batch
   // Where activations go that selective recomputation drops: in scratch they live as long as the
   // block's forward.
   Arena& droppable() const { return selective ? scratch : saved; }
+  // The same for what only the gradients of adapters and weights read: inputs of linear layers.
+  Arena& inputs() const { return frozen ? scratch : droppable(); }
   DType statistics() const { return kernels::statistics_dtype(dtype); }
 };
 

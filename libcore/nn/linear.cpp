@@ -18,7 +18,7 @@ using kernels::GemmProblem;
 namespace {
 
 bool is_trained(const Parameter* parameter) {
-  return parameter != nullptr && parameter->trainable && parameter->grad;
+  return parameter != nullptr && parameter->takes_gradient();
 }
 
 void zero(const View& view) {
@@ -130,7 +130,9 @@ void linear_forward(Exec& exec, std::span<const LinearForward> calls) {
     if (layer.lora) {
       const LoraSlot& lora = *layer.lora;
       const std::int64_t r = lora.a->value.shape()[0];
-      const View p = exec.saved.allocate("lora.p", exec.statistics(), {call.x.rows(), r});
+      // Only B's gradient reads it again.
+      Arena& arena = is_trained(lora.b) ? exec.saved : exec.scratch;
+      const View p = arena.allocate("lora.p", exec.statistics(), {call.x.rows(), r});
       down.push_back({.a = adapter_input(exec, lora, call.x),
                       .b = lora.a->value.view(),
                       .c = p,
@@ -140,7 +142,8 @@ void linear_forward(Exec& exec, std::span<const LinearForward> calls) {
       problem.low_rank_a = p;
       problem.low_rank_b = lora.b->value.view();
       if (lora.magnitude != nullptr) {
-        const View u = exec.saved.allocate("dora.u", call.y.dtype(), {call.x.rows(), layer.out});
+        Arena& outputs = is_trained(lora.magnitude) ? exec.saved : exec.scratch;
+        const View u = outputs.allocate("dora.u", call.y.dtype(), {call.x.rows(), layer.out});
         call.saved->u = u;
         problem.c = u;
         problem.beta = 0.0;

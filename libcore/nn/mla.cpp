@@ -54,10 +54,10 @@ void Mla::project_queries(Exec& exec, const Rows& rows, MlaSaved& saved) const {
   const std::int64_t tokens = rows.tokens();
   const std::int64_t outputs = rows.outputs();
   Arena& arena = exec.droppable();
-  select_queries(exec, rows, arena, saved);
+  select_queries(exec, rows, exec.inputs(), saved);
   saved.kv_a = arena.allocate("attention.kv_a", dtype, {tokens, kv_lora_rank + shape.rope});
   saved.kv_a_rstd = arena.allocate("attention.kv_a_rstd", exec.statistics(), {tokens});
-  saved.latent = arena.allocate("attention.latent", dtype, {tokens, kv_lora_rank});
+  saved.latent = exec.inputs().allocate("attention.latent", dtype, {tokens, kv_lora_rank});
   saved.q = arena.allocate("attention.q", dtype,
                            {tokens, shape.heads * std::int64_t{shape.nope + shape.rope}});
   const LinearForward kv_a{
@@ -65,7 +65,7 @@ void Mla::project_queries(Exec& exec, const Rows& rows, MlaSaved& saved) const {
   if (has_q_lora) {
     saved.q_a = arena.allocate("attention.q_a", dtype, {outputs, q_a_proj.out});
     saved.q_a_rstd = arena.allocate("attention.q_a_rstd", exec.statistics(), {outputs});
-    saved.q_an = arena.allocate("attention.q_an", dtype, {outputs, q_a_proj.out});
+    saved.q_an = exec.inputs().allocate("attention.q_an", dtype, {outputs, q_a_proj.out});
     const LinearForward calls[] = {
         {.layer = &q_a_proj, .x = saved.xq, .y = saved.q_a, .saved = &saved.q_a_proj}, kv_a};
     linear_forward(exec, calls);

@@ -36,9 +36,11 @@ void Mlp::backward(Exec& exec, const ConstView& dy, MlpSaved& saved, const View&
                    bool accumulate_dx) const {
   ArenaScope scope(exec.scratch);
   const std::int64_t rows = dy.rows();
-  const View act = exec.scratch.allocate("mlp.act", exec.dtype, {rows, width});
-  exec.device.run(kernels::SwigluForward{.gate_up = saved.gate_up, .y = act});
-  saved.down_proj.x = act;
+  if (!exec.frozen) {
+    const View act = exec.scratch.allocate("mlp.act", exec.dtype, {rows, width});
+    exec.device.run(kernels::SwigluForward{.gate_up = saved.gate_up, .y = act});
+    saved.down_proj.x = act;
+  }
   const View d_act = exec.scratch.allocate("mlp.d_act", exec.dtype, {rows, width});
   const LinearBackward down{.layer = &down_proj, .dy = dy, .saved = &saved.down_proj, .dx = d_act};
   linear_backward(exec, {&down, 1});

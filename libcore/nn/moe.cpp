@@ -106,23 +106,32 @@ void Moe::backward(Exec& exec, const ConstView& dy, MoeSaved& saved, const View&
   const DType dtype = exec.dtype;
   const DType statistics = exec.statistics();
 
-  const View xg = exec.scratch.allocate("experts.x", dtype, {slots, hidden});
-  const View act = exec.scratch.allocate("experts.act", dtype, {slots, width});
+  // Inputs of the experts' products are read by the gradients of their adapters only.
+  View xg;
+  View act;
+  if (!exec.frozen) {
+    xg = exec.scratch.allocate("experts.x", dtype, {slots, hidden});
+    act = exec.scratch.allocate("experts.act", dtype, {slots, width});
+  }
   const View d_act = exec.scratch.allocate("experts.d_act", dtype, {slots, width});
   const View d_row_weight = exec.scratch.allocate("experts.d_row_weight", statistics, {slots, 1});
   // One buffer serves as the gathered dy first and as the gathered dx afterwards.
   const View dyg = exec.scratch.allocate("experts.dy", dtype, {slots, hidden});
   const ConstView row_weight = saved.row_weight.reshape({slots});
-  exec.device.run(GatherRows{.x = saved.xn, .index = saved.slot_token, .y = xg});
   exec.device.run(GatherRows{.x = dy, .index = saved.slot_token, .y = dyg});
-  exec.device.run(
-      kernels::SwigluForward{.gate_up = saved.gate_up, .row_weight = row_weight, .y = act});
+  if (!exec.frozen) {
+    exec.device.run(GatherRows{.x = saved.xn, .index = saved.slot_token, .y = xg});
+    exec.device.run(
+        kernels::SwigluForward{.gate_up = saved.gate_up, .row_weight = row_weight, .y = act});
+  }
 
   std::vector<LinearBackward> calls;
   for_active(saved, [&](std::size_t e, std::int64_t begin, std::int64_t rows) {
-    saved.down_proj[e].x = act.slice_rows(begin, rows);
-    saved.gate_proj[e].x = xg.slice_rows(begin, rows);
-    saved.up_proj[e].x = xg.slice_rows(begin, rows);
+    if (!exec.frozen) {
+      saved.down_proj[e].x = act.slice_rows(begin, rows);
+      saved.gate_proj[e].x = xg.slice_rows(begin, rows);
+      saved.up_proj[e].x = xg.slice_rows(begin, rows);
+    }
     calls.push_back({.layer = &experts[e].down_proj,
                      .dy = dyg.slice_rows(begin, rows),
                      .saved = &saved.down_proj[e],
@@ -162,7 +171,7 @@ void Moe::backward(Exec& exec, const ConstView& dy, MoeSaved& saved, const View&
   const GemmProblem dx{
       .a = d_logits, .b = gate_weight.data, .b_scale = gate_weight.scale, .c = dxn, .beta = 1.0};
   exec.device.run(Gemm{{&dx, 1}});
-  if (gate_parameter != nullptr && gate_parameter->trainable && gate_parameter->grad) {
+  if (gate_parameter != nullptr && gate_parameter->takes_gradient()) {
     const GemmProblem dw{.a = d_logits,
                          .b = saved.xn,
                          .c = gate_parameter->grad.view(),

@@ -27,8 +27,11 @@ struct Parameter {
   Tensor value;
   Tensor grad;            // same shape; absent while nothing is trained
   bool trainable = true;  // false: a stage leaves it alone
+  bool skipped = false;   // selective computation leaves its layer out of this update
   bool touched = false;   // a backward pass of this window added to grad; an expert without tokens
                           // stays untouched and is skipped by the optimizer, as torch skips None
+  // Whether backward adds to grad.
+  bool takes_gradient() const { return trainable && !skipped && grad; }
 };
 
 }  // namespace ds

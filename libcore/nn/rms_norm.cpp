@@ -13,7 +13,7 @@ void RmsNorm::backward(Exec& exec, const ConstView& dy, const ConstView& x, cons
                        const View& dx, bool accumulate_dx) const {
   kernels::RmsNormBackward op{
       .dy = dy, .x = x, .weight = weight, .rstd = rstd, .dx = dx, .accumulate_dx = accumulate_dx};
-  if (parameter != nullptr && parameter->trainable && parameter->grad) {
+  if (parameter != nullptr && parameter->takes_gradient()) {
     op.dweight = parameter->grad.view();
     parameter->touched = true;
   }

@@ -57,7 +57,7 @@ StepReport Optimizer::step(Device& device, double lr_factor) {
   std::vector<ConstView> gradients;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = *parameters_[i];
-    if (!parameter.trainable || !parameter.touched) continue;
+    if (!parameter.trainable || parameter.skipped || !parameter.touched) continue;
     if (!parameter.grad) {
       throw Error(ExitCode::kInternal,
                   fmt::format("parameter '{}' was touched but has no gradient", parameter.name));
@@ -69,7 +69,9 @@ StepReport Optimizer::step(Device& device, double lr_factor) {
   std::vector<double> squares(live.size(), 0.0);
   if (!live.empty()) device.run(kernels::SquaredNorm{.tensors = gradients, .out = squares});
   double sum = 0.0;
+  report.squared_norms.assign(parameters_.size(), 0.0);
   for (std::size_t k = 0; k < live.size(); ++k) {
+    report.squared_norms[live[k]] = squares[k];
     // An F32 square never overflows F64, so this finds exactly the non-finite gradients.
     if (!std::isfinite(squares[k]) && report.non_finite.empty()) {
       report.non_finite = parameters_[live[k]]->name;

@@ -34,8 +34,9 @@ double group_learning_rate(const OptimizerConfig& config, LrGroup group);
 double group_weight_decay(const OptimizerConfig& config, LrGroup group);
 
 struct StepReport {
-  double grad_norm = 0.0;  // global L2 norm before clipping
-  double lr_a = 0.0;       // rates used
+  double grad_norm = 0.0;             // global L2 norm before clipping
+  std::vector<double> squared_norms;  // of every parameter's gradient before clipping; 0: untouched
+  double lr_a = 0.0;                  // rates used
   double lr_b = 0.0;
   // Name of the first parameter whose gradient is NaN or infinite; empty when all are finite. When
   // set, no value, moment or count was changed (the gradients are dropped).

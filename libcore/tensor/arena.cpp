@@ -87,6 +87,11 @@ View Arena::allocate(std::string_view name, DType dtype,
   return View(memory, dtype, extents);
 }
 
+void Arena::reset_peak() {
+  peak_ = used_;
+  at_peak_ = allocations_;
+}
+
 void Arena::release(const Mark& mark) {
   block_ = mark.block;
   offset_ = mark.offset;

@@ -31,6 +31,8 @@ class Arena {
 
   std::size_t used_bytes() const { return used_; }
   std::size_t peak_bytes() const { return peak_; }
+  // The peak starts again at what is in use.
+  void reset_peak();
   // Bytes by allocation name at the moment of the peak.
   std::map<std::string, std::size_t> peak_by_name() const;
 

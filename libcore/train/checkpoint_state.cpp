@@ -169,7 +169,8 @@ nlohmann::json state_document(const fs::path& folder, const RunPosition& positio
         {"stage", position.stage},
         {"epoch", position.epoch},
         {"row", position.row},
-        {"loss_ema", position.loss_ema}}},
+        {"loss_ema", position.loss_ema},
+        {"importance", position.importance}}},
       {"model_digest", identity.model_digest},
       {"dataset_digest", identity.dataset_digest},
       {"settings", std::move(settings)},
@@ -297,6 +298,18 @@ RunPosition read_position(const JsonObject& state) {
   // JSON has no NaN: it was written as null.
   position.loss_ema =
       json.has("loss_ema") ? json.number("loss_ema") : std::numeric_limits<double>::quiet_NaN();
+  if (json.has("importance")) {
+    const nlohmann::json& values = json.value().at("importance");
+    const bool numbers =
+        values.is_array() &&
+        std::all_of(values.begin(), values.end(), [](const auto& v) { return v.is_number(); });
+    if (!numbers) {
+      throw Error(ExitCode::kBadInput,
+                  fmt::format("{}: 'importance' is no list of numbers", json.where()),
+                  kDamagedHint);
+    }
+    position.importance = values.get<std::vector<double>>();
+  }
   return position;
 }
 

@@ -31,6 +31,7 @@ struct RunPosition {
   std::int64_t epoch = 0;  // of the stage's data
   std::int64_t row = 0;    // next position in the epoch's order
   double loss_ema = 0.0;
+  std::vector<double> importance;  // LayerSelection::importance(); empty without one
 };
 
 // Writes OUTPUT/checkpoint-STEP: the adapter (through `save_weights`, which writes into the folder

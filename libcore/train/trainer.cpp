@@ -49,6 +49,8 @@ UpdateReport Trainer::update(const Window& window, std::int64_t step, double lr_
                 "a training step has no target tokens (lines " + all_lines_text(window) + ")");
   }
   const double scale = 1.0 / static_cast<double>(window.targets);
+  saved_.reset_peak();
+  if (selection_ != nullptr) selection_->begin(step);
   std::vector<MicroBatch> batches;
   for (const TokenBatch& batch : window.batches) {
     batches.push_back(
@@ -79,6 +81,10 @@ UpdateReport Trainer::update(const Window& window, std::int64_t step, double lr_
   {
     const OpScope scope(device_, "optimizer");
     report.step = optimizer_.step(device_, lr_factor);
+  }
+  report.activation_bytes = saved_.peak_bytes();
+  if (selection_ != nullptr && report.step.non_finite.empty()) {
+    selection_->measure(report.step.squared_norms);
   }
   if (!report.step.non_finite.empty()) {
     report.divergence =

@@ -7,6 +7,7 @@
 #include "libcore/model/deepseek.h"
 #include "libcore/optim/optimizer.h"
 #include "libcore/train/data_order.h"
+#include "libcore/train/layer_selection.h"
 
 namespace ds {
 
@@ -15,6 +16,7 @@ struct UpdateReport {
   std::int64_t targets = 0;
   std::int64_t tokens = 0;
   StepReport step;
+  std::size_t activation_bytes = 0;  // largest amount kept for backward in this update
   double mean_loss() const { return targets > 0 ? loss_sum / static_cast<double>(targets) : 0.0; }
   // Empty when everything is finite; else a sentence that names the tensor (or the loss) and the
   // source lines of the micro-batch. Then nothing was updated.
@@ -30,6 +32,8 @@ class Trainer {
   // activations of all of them.
   Trainer(DeepSeekModel& model, Optimizer& optimizer, Device& device, std::uint64_t seed,
           Recompute recompute, bool layer_major = false);
+  // From now on the selection says which layers' adapters an update trains; null: all.
+  void select_layers(LayerSelection* selection) { selection_ = selection; }
   // `step` counts finished updates; with the micro-batch it keys the dropout masks.
   UpdateReport update(const Window& window, std::int64_t step, double lr_factor);
   // Mean loss over batches without gradients.
@@ -48,6 +52,7 @@ class Trainer {
   std::uint64_t seed_;
   Recompute recompute_;
   bool layer_major_;
+  LayerSelection* selection_ = nullptr;
   Arena saved_{"activations"};
   Arena scratch_{"workspace"};
 };

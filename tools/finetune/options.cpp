@@ -151,7 +151,13 @@ void add_memory(CLI::App& app, MemorySettings& s) {
         {"none", "selective", "full"})
       ->group(group);
   app.add_option("--selective_computation_threshold", s.selective_threshold,
-                 "not in this version: refused")
+                 "train only layers at or above this quantile of importance, such as 0.7")
+      ->group(group);
+  app.add_option("--selective_computation_refresh", s.selective_refresh,
+                 "train and measure all layers every so many updates")
+      ->group(group);
+  app.add_option("--selective_computation_decay", s.selective_decay,
+                 "of the mean importance over these updates")
       ->group(group);
   app.add_option("--memory_limit", s.memory_limit, "memory this run may use, such as 8GiB")
       ->group(group);

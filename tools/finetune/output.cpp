@@ -244,6 +244,11 @@ std::map<std::string, std::string> result_settings(const TrainSettings& s,
     settings["use_dora"] = flag(adapter.lora.use_dora);
     settings["init_lora_weights"] = adapter.lora.init;
   }
+  if (s.memory.selective_threshold) {
+    settings["selective_computation"] =
+        fmt::format("threshold {} refresh {} decay {}", *s.memory.selective_threshold,
+                    s.memory.selective_refresh, s.memory.selective_decay);
+  }
   return settings;
 }
 

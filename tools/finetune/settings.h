@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -71,7 +72,9 @@ struct StageSettings {
 
 struct MemorySettings {
   std::string activation_checkpointing = "none";
-  std::string selective_threshold;  // refused in this version
+  std::optional<double> selective_threshold;  // absent: every layer in every update
+  std::int64_t selective_refresh = 10;
+  double selective_decay = 0.9;
   std::string weight_streaming = "auto";
   std::string memory_limit;  // "8GiB"; empty: what the machine has
 };

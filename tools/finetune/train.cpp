@@ -19,6 +19,7 @@
 #include "libcore/train/trainer.h"
 #include "tools/finetune/output.h"
 #include "tools/finetune/plan_report.h"
+#include "tools/finetune/selective_use.h"
 #include "tools/finetune/session.h"
 #include "tools/finetune/train_data.h"
 
@@ -88,12 +89,14 @@ class TrainRun {
   std::unique_ptr<DeepSeekModel> model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Device> device_;
+  std::unique_ptr<LayerSelection> selection_;
   std::unique_ptr<Trainer> trainer_;
   RunPosition position_;
   std::size_t stage_ = 0;
   std::int64_t first_step_ = 0;  // finished when this process began
   std::int64_t last_saved_ = -1;
   TrainingCurve curve_;
+  SelectiveUse selective_use_;
   Clock::time_point started_;
   double trained_seconds_ = 0.0;
   std::int64_t trained_tokens_ = 0;
@@ -117,9 +120,11 @@ void TrainRun::execute() {
 }
 
 void TrainRun::prepare() {
-  if (!settings_.memory.selective_threshold.empty()) {
-    throw Error(ExitCode::kUsage, "--selective_computation_threshold is not in this version",
-                "leave it (or selective_computation in the configuration file) out");
+  if (settings_.memory.selective_threshold && settings_.adapter.peft_method == "full") {
+    throw Error(ExitCode::kUsage,
+                "--selective_computation_threshold chooses among the adapters of layers; "
+                "--peft_method full has none",
+                "leave one of them out");
   }
   base_ = find_base(settings_.model.model);
   checkpoint_ = Checkpoint::open(base_.folder);
@@ -276,6 +281,14 @@ void TrainRun::load_model() {
   trainer_ = std::make_unique<Trainer>(*model_, *optimizer_, *device_,
                                        static_cast<std::uint64_t>(settings_.optim.seed),
                                        memory_.recompute, memory_.streams());
+  if (settings_.memory.selective_threshold) {
+    selection_ = std::make_unique<LayerSelection>(
+        SelectionSettings{.threshold = *settings_.memory.selective_threshold,
+                          .refresh = settings_.memory.selective_refresh,
+                          .decay = settings_.memory.selective_decay},
+        model_->parameters());
+    trainer_->select_layers(selection_.get());
+  }
 }
 
 void TrainRun::resume_or_start() {
@@ -297,6 +310,7 @@ void TrainRun::resume_or_start() {
                   "raise --max_steps to go on, or start a new run from its weights with --adapter");
     }
     load_weights(folder, adapter_, *model_);
+    if (selection_) selection_->set_importance(position_.importance);
     curve_ = TrainingCurve::read(std::filesystem::path(settings_.state.output_dir), position_.step);
     stage_ = static_cast<std::size_t>(position_.stage - 1);
     data_->order(stage_).seek(position_.epoch, position_.row);
@@ -399,16 +413,23 @@ void TrainRun::step_event(const UpdateReport& report, double seconds) {
       {.step = position_.step, .loss = loss, .lr_a = report.step.lr_a, .lr_b = report.step.lr_b},
       report.targets);
   const double rate = seconds > 0.0 ? static_cast<double>(report.tokens) / seconds : 0.0;
-  run_.event("deepseek/train-step/1", {{"step", position_.step},
-                                       {"stage", position_.stage},
-                                       {"loss", loss},
-                                       {"lr_a", report.step.lr_a},
-                                       {"lr_b", report.step.lr_b},
-                                       {"grad_norm", report.step.grad_norm},
-                                       {"tokens", report.tokens},
-                                       {"target_tokens", report.targets},
-                                       {"tokens_per_second", rate},
-                                       {"peak_rss_bytes", peak_resident_bytes()}});
+  nlohmann::json event = {{"step", position_.step},
+                          {"stage", position_.stage},
+                          {"loss", loss},
+                          {"lr_a", report.step.lr_a},
+                          {"lr_b", report.step.lr_b},
+                          {"grad_norm", report.step.grad_norm},
+                          {"tokens", report.tokens},
+                          {"target_tokens", report.targets},
+                          {"tokens_per_second", rate},
+                          {"peak_rss_bytes", peak_resident_bytes()}};
+  if (selection_) {
+    event["computed_layers"] = selection_->computed();
+    event["skipped_layers"] = selection_->skipped();
+    event["activation_bytes"] = report.activation_bytes;
+    selective_use_.add(*selection_, report.activation_bytes, seconds);
+  }
+  run_.event("deepseek/train-step/1", std::move(event));
   const double pace = static_cast<double>(trained_tokens_) / std::max(trained_seconds_, 1e-9);
   const auto finished = static_cast<double>(position_.step - first_step_);
   const double eta = seconds_since(started_) / std::max(finished, 1.0) *
@@ -440,6 +461,7 @@ void TrainRun::evaluate() {
 }
 
 void TrainRun::checkpoint() {
+  if (selection_) position_.importance = selection_->importance();
   const auto folder = save_checkpoint(
       settings_.state.output_dir, position_, identity_, *optimizer_,
       [this](const std::filesystem::path& into) { save_weights(into, adapter_, base_, *model_); },
@@ -454,19 +476,21 @@ void TrainRun::finish() {
   write_run_files(output, settings_, run_, base_, adapter_, *data_, stages_, curve_, position_);
   save_weights(output, adapter_, base_, *model_);
   const double seconds = seconds_since(started_);
+  nlohmann::json product = {{"steps", position_.step},
+                            {"stages", stages_.size()},
+                            {"final_loss", curve_.last_loss()},
+                            {"tokens_per_second", static_cast<double>(trained_tokens_) /
+                                                      std::max(trained_seconds_, 1e-9)},
+                            {"peak_rss_bytes", peak_resident_bytes()},
+                            {"adapter", output.string()},
+                            {"seconds", seconds}};
+  if (selection_) product["selective_computation"] = selective_use_.json();
   run_.product(
-      fmt::format("trained {} steps in {}: loss {:.4f} -> {:.4f}{}\n{}: {}\n", position_.step,
+      fmt::format("trained {} steps in {}: loss {:.4f} -> {:.4f}{}\n{}{}: {}\n", position_.step,
                   format_duration(seconds), curve_.first_loss(), curve_.last_loss(),
                   curve_.eval_loss >= 0.0 ? fmt::format(", held-out {:.4f}", curve_.eval_loss) : "",
-                  adapter_.full ? "model" : "adapter", output.string()),
-      {{"steps", position_.step},
-       {"stages", stages_.size()},
-       {"final_loss", curve_.last_loss()},
-       {"tokens_per_second",
-        static_cast<double>(trained_tokens_) / std::max(trained_seconds_, 1e-9)},
-       {"peak_rss_bytes", peak_resident_bytes()},
-       {"adapter", output.string()},
-       {"seconds", seconds}});
+                  selective_use_.text(), adapter_.full ? "model" : "adapter", output.string()),
+      std::move(product));
 }
 
 }  // namespace

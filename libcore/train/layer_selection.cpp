@@ -1,0 +1,131 @@
+#include "libcore/train/layer_selection.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <set>
+#include <string_view>
+
+#include "libcore/base/error.h"
+
+namespace ds {
+
+namespace {
+
+// "model.layers.7.self_attn..." is in layer 7; -1: in none.
+std::int64_t layer_of(std::string_view name) {
+  constexpr std::string_view kPrefix = "model.layers.";
+  std::int64_t layer = -1;
+  if (name.starts_with(kPrefix)) {
+    name.remove_prefix(kPrefix.size());
+    std::from_chars(name.data(), name.data() + name.size(), layer);
+  }
+  return layer;
+}
+
+}  // namespace
+
+LayerSelection::LayerSelection(SelectionSettings settings,
+                               const std::vector<Parameter*>& parameters)
+    : settings_(settings), parameters_(parameters) {
+  if (!(settings.threshold > 0.0 && settings.threshold < 1.0)) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--selective_computation_threshold {} is not between 0 and 1",
+                            settings.threshold),
+                "0.7 computes the most important three tenths of the layers");
+  }
+  if (settings.refresh < 1) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--selective_computation_refresh {} is below 1", settings.refresh),
+                "10 computes and measures all layers in every tenth update");
+  }
+  if (!(settings.decay >= 0.0 && settings.decay < 1.0)) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--selective_computation_decay {} is not in [0, 1)", settings.decay));
+  }
+  std::set<std::int64_t> layers;
+  for (const Parameter* parameter : parameters_) {
+    layer_of_.push_back(layer_of(parameter->name));
+    if (layer_of_.back() >= 0) layers.insert(layer_of_.back());
+  }
+  if (layers.size() < 2) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--selective_computation_threshold chooses between layers, but {} of "
+                            "the model has trained parameters",
+                            layers.empty() ? "none" : "only one"),
+                "leave it out, or train more layers");
+  }
+  importance_.assign(static_cast<std::size_t>(*layers.rbegin() + 1), -1.0);
+}
+
+LayerSelection::~LayerSelection() {
+  for (Parameter* parameter : parameters_) parameter->skipped = false;
+}
+
+std::vector<std::int64_t> LayerSelection::choose(std::vector<std::int64_t> candidates) const {
+  const auto importance = [this](std::int64_t layer) {
+    const double value = importance_[static_cast<std::size_t>(layer)];
+    return value < 0.0 ? HUGE_VAL : value;
+  };
+  const auto count = static_cast<double>(candidates.size());
+  // 0.7 * 10 must not fall below 7 by rounding.
+  auto left_out = static_cast<std::size_t>(std::floor(settings_.threshold * count + 1e-9));
+  left_out = std::min(left_out, candidates.size() - 1);
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [&](std::int64_t a, std::int64_t b) { return importance(a) > importance(b); });
+  std::size_t computed = candidates.size() - left_out;
+  while (computed < candidates.size() && std::isinf(importance(candidates[computed]))) ++computed;
+  candidates.resize(computed);
+  std::sort(candidates.begin(), candidates.end());
+  return candidates;
+}
+
+void LayerSelection::begin(std::int64_t step) {
+  std::set<std::int64_t> layers;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    if (layer_of_[i] >= 0 && parameters_[i]->trainable) layers.insert(layer_of_[i]);
+  }
+  refreshing_ = step % settings_.refresh == 0;
+  computed_.assign(layers.begin(), layers.end());
+  if (!refreshing_ && !computed_.empty()) computed_ = choose(computed_);
+  skipped_.clear();
+  std::set_difference(layers.begin(), layers.end(), computed_.begin(), computed_.end(),
+                      std::back_inserter(skipped_));
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    parameters_[i]->skipped = std::binary_search(skipped_.begin(), skipped_.end(), layer_of_[i]);
+  }
+}
+
+void LayerSelection::measure(const std::vector<double>& squared_norms) {
+  if (!refreshing_) return;
+  std::vector<double> squares(importance_.size(), 0.0);
+  for (std::size_t i = 0; i < squared_norms.size(); ++i) {
+    if (layer_of_[i] >= 0) squares[static_cast<std::size_t>(layer_of_[i])] += squared_norms[i];
+  }
+  double total = 0.0;
+  for (const std::int64_t layer : computed_) {
+    total += std::sqrt(squares[static_cast<std::size_t>(layer)]);
+  }
+  if (!(total > 0.0)) return;
+  for (const std::int64_t layer : computed_) {
+    const auto l = static_cast<std::size_t>(layer);
+    const double share = std::sqrt(squares[l]) / total;
+    importance_[l] = importance_[l] < 0.0
+                         ? share
+                         : settings_.decay * importance_[l] + (1.0 - settings_.decay) * share;
+  }
+}
+
+void LayerSelection::set_importance(const std::vector<double>& importance) {
+  if (importance.size() != importance_.size()) {
+    throw Error(ExitCode::kBadInput,
+                fmt::format("the checkpoint has the importance of {} layers, this run has {}",
+                            importance.size(), importance_.size()),
+                "resume with the settings of the first run");
+  }
+  importance_ = importance;
+}
+
+}  // namespace ds

@@ -1,0 +1,58 @@
+// Selective computation: which layers' adapters are trained in an update.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "libcore/nn/parameter.h"
+
+namespace ds {
+
+struct SelectionSettings {
+  double threshold = 0.0;     // quantile of the layers' importance, in (0, 1)
+  std::int64_t refresh = 10;  // every how many updates all layers are computed and measured
+  double decay = 0.9;         // of the mean importance, in [0, 1)
+};
+
+// Importance of a layer: its adapters' share of the gradient norm (its L2 norm over the sum of all
+// layers' L2 norms, before clipping), an exponential mean over refresh updates. Of L candidate
+// layers, those with a trainable parameter, the L - floor(threshold * L) most important ones are
+// computed, at least one; equal ones by lower index. A layer that was never measured is computed.
+// The other layers' adapters take no gradient and keep their values, moments and counts; the
+// gradient passes through them exactly. Parameters outside the layers are never left out.
+class LayerSelection {
+ public:
+  // The parameters must outlive the selection. Throws Error(kUsage) for settings out of range and
+  // for fewer than two layers with parameters.
+  LayerSelection(SelectionSettings settings, const std::vector<Parameter*>& parameters);
+  ~LayerSelection();
+  LayerSelection(const LayerSelection&) = delete;
+  LayerSelection& operator=(const LayerSelection&) = delete;
+
+  // Marks the parameters that the update after `step` finished ones leaves out.
+  void begin(std::int64_t step);
+  // After that update: takes the squared gradient norms of all parameters (StepReport) into the
+  // means, if all layers were computed.
+  void measure(const std::vector<double>& squared_norms);
+
+  bool refreshing() const { return refreshing_; }
+  const std::vector<std::int64_t>& computed() const { return computed_; }  // layers, ascending
+  const std::vector<std::int64_t>& skipped() const { return skipped_; }
+
+  // One entry a layer of the model; below 0: never measured. For checkpoints.
+  const std::vector<double>& importance() const { return importance_; }
+  void set_importance(const std::vector<double>& importance);
+
+ private:
+  std::vector<std::int64_t> choose(std::vector<std::int64_t> candidates) const;
+
+  SelectionSettings settings_;
+  const std::vector<Parameter*>& parameters_;
+  std::vector<std::int64_t> layer_of_;  // of every parameter; -1: outside
+  std::vector<double> importance_;
+  std::vector<std::int64_t> computed_;
+  std::vector<std::int64_t> skipped_;
+  bool refreshing_ = false;
+};
+
+}  // namespace ds
