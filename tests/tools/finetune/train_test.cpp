@@ -486,3 +486,49 @@ TEST_CASE("a memory limit is kept by recomputing, and said") {
   CHECK_MESSAGE(has(run.err, "memory is short"), run.err);
   CHECK(nlohmann::json::parse(run.out)["peak_rss_bytes"].get<std::int64_t>() <= std::stoll(limit));
 }
+
+TEST_CASE(
+    "selective computation: reported, resumed to the same bytes, refused where it means nothing") {
+  const Fixture f;
+  write_text(f.root() / "guide.yaml",
+             "training:\n  memory_optimization:\n    selective_computation:\n      threshold: 0.6\n"
+             "      refresh: 4\n      decay: 0.5\n");
+  const auto with = [&](const std::string& out, const std::vector<std::string>& more) {
+    return f.train(out, plus(more, {"--config", f.path("guide.yaml"), "--save_steps", "6"}));
+  };
+  const Outcome whole = finetune(with("whole", {"--max_steps", "10", "--format", "json"}));
+  expect_ok(whole);
+  const auto product = nlohmann::json::parse(whole.out)["selective_computation"];
+  CHECK(product["refresh"]["steps"] == 3);
+  CHECK(product["selective"]["steps"] == 7);
+  CHECK(product["selective"]["activation_bytes"] < product["refresh"]["activation_bytes"]);
+  CHECK(product["computed_share"].get<double>() < 1.0);
+  std::size_t step = 0;
+  for (const auto& event : read_events(f.root() / "whole" / "report.jsonl")) {
+    if (event["schema"] != "deepseek/train-step/1") continue;
+    CHECK(event["skipped_layers"].empty() == (step % 4 == 0));
+    CHECK_FALSE(event["computed_layers"].empty());
+    ++step;
+  }
+  CHECK(step == 10);
+
+  expect_ok(finetune(with("parts", {"--max_steps", "10"})));
+  fs::remove_all(f.root() / "parts" / "checkpoint-10");
+  fs::remove(f.root() / "parts" / "adapter_model.safetensors");
+  expect_ok(finetune(with("parts", {"--max_steps", "10", "--resume_from_checkpoint", "latest"})));
+  CHECK(read_text(f.root() / "parts" / "adapter_model.safetensors") ==
+        read_text(f.root() / "whole" / "adapter_model.safetensors"));
+  const Outcome other =
+      finetune(f.train("parts", {"--max_steps", "12", "--resume_from_checkpoint", "latest"}));
+  CHECK(other.exit_code == 3);
+  CHECK_MESSAGE(has(other.err, "selective_computation"), other.err);
+
+  const Outcome full = finetune(with("full", {"--peft_method", "full"}));
+  CHECK(full.exit_code == 2);
+  CHECK(has(full.err, "selective_computation"));
+  const Outcome range =
+      finetune(f.train("range", {"--selective_computation_threshold", "1.5", "--max_steps", "1"}));
+  CHECK(range.exit_code == 2);
+  CHECK(has(range.err, "1.5"));
+  CHECK_FALSE(fs::exists(f.root() / "range" / "adapter_model.safetensors"));
+}
