@@ -76,6 +76,8 @@ PageStream::PageStream(std::vector<std::vector<PageRange>> parts, std::vector<Pa
     part.ranges = whole_pages(ranges);
     for (const PageRange& range : part.ranges) part.bytes += range.bytes;
   }
+  // Otherwise each fault brings in its neighbours.
+  for (const PageRange& range : loose_) advise(range.data, range.bytes, MADV_RANDOM);
   reader_ = std::thread([this] { read(); });
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 #include "libcore/model/batch_rows.h"
@@ -16,6 +17,20 @@ Sequence::Sequence(const ModelConfig& config, std::int64_t capacity, DType dtype
     layers_.emplace_back(
         dtype, std::vector<std::int64_t>{capacity, config.kv_lora_rank + config.qk_rope_head_dim});
   }
+}
+
+Sequence Sequence::branch(std::int64_t more) const {
+  Sequence copy;
+  copy.length_ = length_;
+  copy.capacity_ = length_ + more;
+  for (const Tensor& layer : layers_) {
+    const std::int64_t width = layer.shape()[1];
+    Tensor& rows =
+        copy.layers_.emplace_back(layer.dtype(), std::vector<std::int64_t>{copy.capacity_, width});
+    std::memcpy(rows.data(), layer.data(),
+                static_cast<std::size_t>(length_ * width * kernels::dtype_size(layer.dtype())));
+  }
+  return copy;
 }
 
 std::int64_t DeepSeekModel::lowest_trainable_layer() const {
@@ -113,10 +128,8 @@ void DeepSeekModel::prefill(Exec& exec, const TokenBatch& prompts,
   head_.logits(exec, h, logits);
 }
 
-void DeepSeekModel::decode(Exec& exec, std::span<const std::int32_t> tokens,
-                           std::span<Sequence* const> sequences, const View& logits) {
-  ArenaScope saved_scope(exec.saved);
-  ArenaScope scope(exec.scratch);
+View DeepSeekModel::decode_blocks(Exec& exec, std::span<const std::int32_t> tokens,
+                                  std::span<Sequence* const> sequences) {
   const auto rows = static_cast<std::int64_t>(tokens.size());
   const ConstView ids(tokens.data(), DType::kI32, {rows});
   std::vector<std::int32_t> positions;
@@ -135,7 +148,27 @@ void DeepSeekModel::decode(Exec& exec, std::span<const std::int32_t> tokens,
     blocks_[layer].decode(exec, index_view(positions), h, caches);
   }
   for (Sequence* sequence : sequences) ++sequence->length_;
-  head_.logits(exec, h, logits);
+  return h;
+}
+
+void DeepSeekModel::decode(Exec& exec, std::span<const std::int32_t> tokens,
+                           std::span<Sequence* const> sequences, const View& logits) {
+  ArenaScope saved_scope(exec.saved);
+  ArenaScope scope(exec.scratch);
+  head_.logits(exec, decode_blocks(exec, tokens, sequences), logits);
+}
+
+std::vector<double> DeepSeekModel::decode_losses(Exec& exec, std::span<const std::int32_t> tokens,
+                                                 std::span<Sequence* const> sequences,
+                                                 std::span<const std::int32_t> targets) {
+  ArenaScope saved_scope(exec.saved);
+  ArenaScope scope(exec.scratch);
+  const View h = decode_blocks(exec, tokens, sequences);
+  std::vector<double> each;
+  head_.loss(exec, h,
+             ConstView(targets.data(), DType::kI32, {static_cast<std::int64_t>(targets.size())}),
+             0.0, View(), &each);
+  return each;
 }
 
 }  // namespace ds

@@ -36,9 +36,12 @@ class Sequence {
   Sequence(const ModelConfig& config, std::int64_t capacity, DType dtype);
   std::int64_t length() const { return length_; }
   std::int64_t capacity() const { return capacity_; }
+  // A copy that can go on for `more` tokens in another way.
+  Sequence branch(std::int64_t more) const;
 
  private:
   friend class DeepSeekModel;
+  Sequence() = default;
   std::vector<Tensor> layers_;
   std::int64_t length_ = 0;
   std::int64_t capacity_ = 0;
@@ -102,6 +105,10 @@ class DeepSeekModel {
   // Feeds one token to each sequence: logits[sequences, vocab].
   void decode(Exec& exec, std::span<const std::int32_t> tokens,
               std::span<Sequence* const> sequences, const View& logits);
+  // The same, and gives the loss of targets[i] as the token that follows in sequence i.
+  std::vector<double> decode_losses(Exec& exec, std::span<const std::int32_t> tokens,
+                                    std::span<Sequence* const> sequences,
+                                    std::span<const std::int32_t> targets);
 
   // From now on at most `window` bytes of the mapped base are kept in this process (one layer, if
   // that is more): layers come in ahead of use and go after it. Only where the base is walked over
@@ -135,6 +142,9 @@ class DeepSeekModel {
   Parameter& adopt_weight(const std::string& name, ParameterRole role,
                           const std::vector<std::int64_t>& shape);
   std::int64_t lowest_trainable_layer() const;
+  // One token of each sequence through the blocks; the result lies in exec.scratch.
+  View decode_blocks(Exec& exec, std::span<const std::int32_t> tokens,
+                     std::span<Sequence* const> sequences);
   // Output of the last block, which computes the rows `last` wants, in exec.saved; nothing else is
   // kept. `see`, when given, is shown every layer's activations before they go.
   View forward_blocks(Exec& exec, const Rows& inner, const Rows& last, const ConstView& ids,

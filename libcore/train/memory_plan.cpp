@@ -159,6 +159,7 @@ BaseSize base_size(const ModelConfig& config, const Checkpoint& checkpoint) {
     const std::string_view name = entry.tensor->name;
     const auto bytes = static_cast<std::int64_t>(entry.tensor->bytes());
     size.total += bytes;
+    if (name == "model.embed_tokens.weight") size.embedding = bytes;
     if (name == "lm_head.weight" ||
         (config.tie_word_embeddings && name == "model.embed_tokens.weight")) {
       head += bytes;
@@ -184,6 +185,10 @@ namespace {
 std::int64_t look_ahead(const BaseSize& base) {
   return std::min(base.largest, std::int64_t{32} << 20);
 }
+
+// Code of the program and its libraries that comes into memory with the first step, the matrix
+// library's own buffers, and what the heap loses between blocks.
+constexpr std::int64_t kLibraries = std::int64_t{64} << 20;
 
 // What the request asks for, and what needs less memory with the same result.
 std::vector<Recompute> recomputations(Recompute first) {
@@ -217,9 +222,13 @@ MemoryPlan with_base(const ModelConfig& config, MemoryRequest request, const Bas
     plan = plan_memory(config, request);
   }
   plan.base_bytes = base.total;
-  plan.parts["program"] = program;
+  plan.parts["program"] = program + kLibraries;
   // Full-parameter training copies the base; its mapping is let go.
-  plan.parts["base"] = streams ? plan.window : request.full_parameters ? 0 : base.total;
+  // A row of the embedding table takes a page at least.
+  constexpr std::int64_t kPage = 4096;
+  const std::int64_t rows = std::min(base.embedding, request.tokens * request.micro_batches *
+                                                         std::max(kPage, 4 * config.hidden_size));
+  plan.parts["base"] = streams ? plan.window + rows : request.full_parameters ? 0 : base.total;
   return plan;
 }
 
@@ -266,8 +275,9 @@ MemoryPlan fit_memory(const ModelConfig& config, const MemoryRequest& request, c
         if (streams) {
           // Room for the next layer beside the present one is all that reading ahead can use.
           const std::int64_t room = available - plan.total();
+          const std::int64_t least = plan.window;
           plan.window = std::min(plan.window + room, 2 * base.largest + look_ahead(base));
-          plan.parts["base"] = plan.window;
+          plan.parts["base"] += plan.window - least;
         }
         return plan;
       }

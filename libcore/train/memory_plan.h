@@ -45,10 +45,11 @@ std::vector<ActivationGroup> activation_groups(const ModelConfig& config, std::i
 
 // The frozen base on disk, by how a pass through the model walks over it.
 struct BaseSize {
-  std::int64_t total = 0;    // of all tensors
-  std::int64_t walked = 0;   // layers and head: what a forward pass reads
-  std::int64_t layers = 0;   // of that, what a backward pass reads at most
-  std::int64_t largest = 0;  // of one layer or of the head
+  std::int64_t total = 0;      // of all tensors
+  std::int64_t walked = 0;     // layers and head: what a forward pass reads
+  std::int64_t layers = 0;     // of that, what a backward pass reads at most
+  std::int64_t largest = 0;    // of one layer or of the head
+  std::int64_t embedding = 0;  // the embedding table, of which only the rows of the tokens are read
 };
 // From the headers alone.
 BaseSize base_size(const ModelConfig& config, const Checkpoint& checkpoint);

@@ -14,6 +14,7 @@
 #include "libcore/base/stop.h"
 #include "libcore/base/system.h"
 #include "libcore/io/safetensors.h"
+#include "libcore/model/choices.h"
 #include "libcore/model/generate.h"
 #include "tools/finetune/plan_report.h"
 #include "tools/finetune/scoring.h"
@@ -211,41 +212,26 @@ void EvalRun::measure_choice() {
   }
   const auto eos = static_cast<std::int32_t>(
       base_.config.eos_token_ids.empty() ? 1 : base_.config.eos_token_ids.front());
-  for (std::size_t i = 0; i < items_.size(); ++i) {
+  std::vector<std::vector<std::int32_t>> ended = choices;
+  for (auto& choice : ended) choice.push_back(eos);
+  // Sequences that go on at once: choices of several rows, or of one where there are many.
+  constexpr std::size_t kSequences = 512;
+  const std::size_t together = std::max<std::size_t>(1, kSequences / choices.size());
+  for (std::size_t first = 0; first < items_.size(); first += together) {
     check_stop();
-    std::vector<double> losses;
-    for (std::size_t first = 0; first < choices.size();) {
-      TokenBatch batch;
-      std::vector<std::size_t> lengths;
-      while (first + lengths.size() < choices.size()) {
-        const auto& choice = choices[first + lengths.size()];
-        const auto rows = static_cast<std::int64_t>(items_[i].prompt.size() + choice.size() + 1);
-        if (!lengths.empty() && batch.tokens() + rows > kBatchTokens) break;
-        Example example{.ids = items_[i].prompt};
-        example.labels.assign(example.ids.size(), kNoTarget);
-        example.ids.insert(example.ids.end(), choice.begin(), choice.end());
-        example.ids.push_back(eos);
-        example.labels.insert(example.labels.end(), choice.begin(), choice.end());
-        example.labels.push_back(eos);
-        append_segment(batch, example);
-        lengths.push_back(choice.size() + 1);
-      }
-      Exec e = exec();
-      std::vector<double> each;
-      model_->loss(e, batch, &each);
-      std::size_t at = 0;
-      for (const std::size_t length : lengths) {
-        double sum = 0.0;
-        for (std::size_t k = 0; k < length; ++k) sum += each[at++];
-        losses.push_back(sum);
-      }
-      first += lengths.size();
+    const std::size_t end = std::min(items_.size(), first + together);
+    std::vector<std::vector<std::int32_t>> prompts;
+    for (std::size_t i = first; i < end; ++i) prompts.push_back(items_[i].prompt);
+    Exec e = exec();
+    const auto losses = choice_losses(*model_, e, prompts, ended);
+    for (std::size_t i = first; i < end; ++i) {
+      const auto& row = losses[i - first];
+      const auto best =
+          static_cast<std::size_t>(std::min_element(row.begin(), row.end()) - row.begin());
+      score(i, text_of(choices[best]), text_of(items_[i].answer));
     }
-    const auto best =
-        static_cast<std::size_t>(std::min_element(losses.begin(), losses.end()) - losses.begin());
-    score(i, text_of(choices[best]), text_of(items_[i].answer));
-    run_.progress(fmt::format("choices: {} of {} rows", i + 1, items_.size()),
-                  static_cast<double>(i + 1) / static_cast<double>(items_.size()));
+    run_.progress(fmt::format("choices: {} of {} rows", end, items_.size()),
+                  static_cast<double>(end) / static_cast<double>(items_.size()));
   }
 }
 
