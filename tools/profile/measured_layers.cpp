@@ -4,10 +4,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "libcore/base/format.h"
+#include "tools/profile/allocations.h"
 
 namespace ds::profile {
 
@@ -70,6 +72,16 @@ std::string memory_text(const Measurement& m) {
   return text;
 }
 
+std::int64_t disk_read_bytes() {
+  std::ifstream io("/proc/self/io");
+  std::string name;
+  std::int64_t value = 0;
+  while (io >> name >> value) {
+    if (name == "read_bytes:") return value;
+  }
+  return 0;
+}
+
 }  // namespace
 
 ProcessUse process_use() {
@@ -82,7 +94,9 @@ ProcessUse process_use() {
           .major_faults = usage.ru_majflt,
           .voluntary_switches = usage.ru_nvcsw,
           .involuntary_switches = usage.ru_nivcsw,
-          .cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime)};
+          .cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime),
+          .allocations = allocation_count(),
+          .disk_read_bytes = disk_read_bytes()};
 }
 
 ProcessUse operator-(const ProcessUse& later, const ProcessUse& earlier) {
@@ -90,7 +104,9 @@ ProcessUse operator-(const ProcessUse& later, const ProcessUse& earlier) {
           .major_faults = later.major_faults - earlier.major_faults,
           .voluntary_switches = later.voluntary_switches - earlier.voluntary_switches,
           .involuntary_switches = later.involuntary_switches - earlier.involuntary_switches,
-          .cpu_seconds = later.cpu_seconds - earlier.cpu_seconds};
+          .cpu_seconds = later.cpu_seconds - earlier.cpu_seconds,
+          .allocations = later.allocations - earlier.allocations,
+          .disk_read_bytes = later.disk_read_bytes - earlier.disk_read_bytes};
 }
 
 double Measurement::total_seconds() const {
@@ -176,9 +192,10 @@ std::string measured_text(const Measurement& m, const std::vector<MeasuredRow>& 
   text += memory_text(m);
   text += fmt::format(
       "\n{} steady steps: {} minor and {} major page faults, {} voluntary and {} "
-      "involuntary context switches, CPUs busy {:.0f} %\n",
+      "involuntary context switches, CPUs busy {:.0f} %, {} allocations, {} read from disk\n",
       m.seconds.size(), m.use.minor_faults, m.use.major_faults, m.use.voluntary_switches,
-      m.use.involuntary_switches, 100.0 * busy_share(m));
+      m.use.involuntary_switches, 100.0 * busy_share(m), m.use.allocations,
+      format_bytes(static_cast<std::uint64_t>(m.use.disk_read_bytes)));
   return text;
 }
 
@@ -252,6 +269,8 @@ json measured_json(const Measurement& m, const std::vector<MeasuredRow>& rows) {
           {"steady",
            {{"steps", m.seconds.size()},
             {"minor_page_faults", m.use.minor_faults},
+            {"allocations", m.use.allocations},
+            {"disk_read_bytes", m.use.disk_read_bytes},
             {"major_page_faults", m.use.major_faults},
             {"voluntary_context_switches", m.use.voluntary_switches},
             {"involuntary_context_switches", m.use.involuntary_switches},

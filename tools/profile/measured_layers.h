@@ -18,6 +18,8 @@ struct ProcessUse {
   std::int64_t minor_faults = 0, major_faults = 0;
   std::int64_t voluntary_switches = 0, involuntary_switches = 0;
   double cpu_seconds = 0.0;
+  std::int64_t allocations = 0;      // see allocation_count()
+  std::int64_t disk_read_bytes = 0;  // that came from a disk; 0 where the kernel does not say
 };
 ProcessUse process_use();  // since the start of the process
 ProcessUse operator-(const ProcessUse& later, const ProcessUse& earlier);
