@@ -110,8 +110,10 @@ void Mla::attend(Exec& exec, const Rows& rows, MlaSaved& saved) const {
                                 .lse = saved.lse});
   saved.o_wanted = saved.o;
   if (rows.wanted) {
+    // Only o_proj's own gradient reads it again.
+    Arena& wanted = exec.frozen ? exec.scratch : arena;
     saved.o_wanted =
-        arena.allocate("attention.o_wanted", exec.dtype, {rows.outputs(), saved.o.cols()});
+        wanted.allocate("attention.o_wanted", exec.dtype, {rows.outputs(), saved.o.cols()});
     gather_rows(exec, saved.o, rows.wanted, saved.o_wanted);
   }
 }

@@ -27,9 +27,7 @@ std::int64_t layer_of(std::string_view name) {
 
 }  // namespace
 
-LayerSelection::LayerSelection(SelectionSettings settings,
-                               const std::vector<Parameter*>& parameters)
-    : settings_(settings), parameters_(parameters) {
+void check_selection(const SelectionSettings& settings, std::int64_t layers) {
   if (!(settings.threshold > 0.0 && settings.threshold < 1.0)) {
     throw Error(ExitCode::kUsage,
                 fmt::format("--selective_computation_threshold {} is not between 0 and 1",
@@ -43,20 +41,37 @@ LayerSelection::LayerSelection(SelectionSettings settings,
   }
   if (!(settings.decay >= 0.0 && settings.decay < 1.0)) {
     throw Error(ExitCode::kUsage,
-                fmt::format("--selective_computation_decay {} is not in [0, 1)", settings.decay));
+                fmt::format("--selective_computation_decay {} is not in [0, 1)", settings.decay),
+                "0.9 weighs a new measurement with one tenth");
   }
+  if (layers < 2) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--selective_computation_threshold chooses between layers, but {} of "
+                            "the model has trained parameters",
+                            layers == 0 ? "none" : "only one"),
+                "leave it out, or train more layers");
+  }
+}
+
+std::int64_t selected_layers(double threshold, std::int64_t candidates) {
+  // 0.7 * 10 must not fall below 7 by rounding.
+  const double left_out = std::floor(threshold * static_cast<double>(candidates) + 1e-9);
+  return std::max<std::int64_t>(candidates - static_cast<std::int64_t>(left_out), 1);
+}
+
+std::int64_t refreshing_updates(const SelectionSettings& settings, std::int64_t steps) {
+  return steps > 0 ? (steps - 1) / settings.refresh + 1 : 0;
+}
+
+LayerSelection::LayerSelection(SelectionSettings settings,
+                               const std::vector<Parameter*>& parameters)
+    : settings_(settings), parameters_(parameters) {
   std::set<std::int64_t> layers;
   for (const Parameter* parameter : parameters_) {
     layer_of_.push_back(layer_of(parameter->name));
     if (layer_of_.back() >= 0) layers.insert(layer_of_.back());
   }
-  if (layers.size() < 2) {
-    throw Error(ExitCode::kUsage,
-                fmt::format("--selective_computation_threshold chooses between layers, but {} of "
-                            "the model has trained parameters",
-                            layers.empty() ? "none" : "only one"),
-                "leave it out, or train more layers");
-  }
+  check_selection(settings, static_cast<std::int64_t>(layers.size()));
   importance_.assign(static_cast<std::size_t>(*layers.rbegin() + 1), -1.0);
 }
 
@@ -69,13 +84,10 @@ std::vector<std::int64_t> LayerSelection::choose(std::vector<std::int64_t> candi
     const double value = importance_[static_cast<std::size_t>(layer)];
     return value < 0.0 ? HUGE_VAL : value;
   };
-  const auto count = static_cast<double>(candidates.size());
-  // 0.7 * 10 must not fall below 7 by rounding.
-  auto left_out = static_cast<std::size_t>(std::floor(settings_.threshold * count + 1e-9));
-  left_out = std::min(left_out, candidates.size() - 1);
   std::stable_sort(candidates.begin(), candidates.end(),
                    [&](std::int64_t a, std::int64_t b) { return importance(a) > importance(b); });
-  std::size_t computed = candidates.size() - left_out;
+  auto computed = static_cast<std::size_t>(
+      selected_layers(settings_.threshold, static_cast<std::int64_t>(candidates.size())));
   while (computed < candidates.size() && std::isinf(importance(candidates[computed]))) ++computed;
   candidates.resize(computed);
   std::sort(candidates.begin(), candidates.end());

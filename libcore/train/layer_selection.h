@@ -14,6 +14,14 @@ struct SelectionSettings {
   double decay = 0.9;         // of the mean importance, in [0, 1)
 };
 
+// Throws Error(kUsage) for settings out of range and for fewer than two layers to choose from.
+void check_selection(const SelectionSettings& settings, std::int64_t layers);
+// Layers computed of `candidates` (>= 1) that were all measured, in an update that does not
+// refresh: L - floor(threshold * L), at least one.
+std::int64_t selected_layers(double threshold, std::int64_t candidates);
+// Updates that refresh among the first `steps`.
+std::int64_t refreshing_updates(const SelectionSettings& settings, std::int64_t steps);
+
 // Importance of a layer: its adapters' share of the gradient norm (its L2 norm over the sum of all
 // layers' L2 norms, before clipping), an exponential mean over refresh updates. Of L candidate
 // layers, those with a trainable parameter, the L - floor(threshold * L) most important ones are
@@ -22,8 +30,7 @@ struct SelectionSettings {
 // gradient passes through them exactly. Parameters outside the layers are never left out.
 class LayerSelection {
  public:
-  // The parameters must outlive the selection. Throws Error(kUsage) for settings out of range and
-  // for fewer than two layers with parameters.
+  // The parameters must outlive the selection. Throws as check_selection does.
   LayerSelection(SelectionSettings settings, const std::vector<Parameter*>& parameters);
   ~LayerSelection();
   LayerSelection(const LayerSelection&) = delete;

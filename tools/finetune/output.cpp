@@ -12,6 +12,7 @@
 #include "libcore/model/adapter_io.h"
 #include "libcore/tensor/widen.h"
 #include "tools/finetune/model_card.h"
+#include "tools/finetune/selective_use.h"
 
 namespace ds::finetune {
 
@@ -244,10 +245,10 @@ std::map<std::string, std::string> result_settings(const TrainSettings& s,
     settings["use_dora"] = flag(adapter.lora.use_dora);
     settings["init_lora_weights"] = adapter.lora.init;
   }
-  if (s.memory.selective_threshold) {
+  if (const auto selection = selection_settings(s.memory)) {
     settings["selective_computation"] =
-        fmt::format("threshold {} refresh {} decay {}", *s.memory.selective_threshold,
-                    s.memory.selective_refresh, s.memory.selective_decay);
+        fmt::format("threshold {} refresh {} decay {}", selection->threshold, selection->refresh,
+                    selection->decay);
   }
   return settings;
 }

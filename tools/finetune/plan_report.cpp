@@ -79,6 +79,7 @@ std::string plan_text(const Plan& plan) {
     text += fmt::format("           {:<12} {}\n", part,
                         format_bytes(static_cast<std::uint64_t>(bytes)));
   }
+  if (plan.selection) text += "selective  " + plan.selection->text() + "\n";
   const StepEstimate& step = plan.step;
   text += fmt::format("step       {:.3g} TFLOP at {:.0f} GFLOP/s: {}\n", step.flops / 1e12,
                       step.rate / 1e9, format_duration(step.arithmetic_seconds));
@@ -115,30 +116,32 @@ nlohmann::json plan_json(const Plan& plan) {
                       {"targets", stage.targets},
                       {"data", stage.data}});
   }
-  return {{"architecture", plan.config.architecture},
-          {"parameters", count_parameters(plan.config).total()},
-          {"activated_parameters", activated_parameters(plan.config)},
-          {"trainable_parameters", plan.adapter.trainable},
-          {"trainable_by_kind", plan.adapter.by_kind},
-          {"rows", plan.data.rows()},
-          {"steps_per_epoch", plan.data.steps_per_epoch()},
-          {"steps", plan.stages.back().last_step},
-          {"stages", std::move(stages)},
-          {"memory",
-           {{"needed_bytes", plan.memory.total()},
-            {"available_bytes", plan.available},
-            {"base_bytes", plan.memory.base_bytes},
-            {"recompute", recompute_name(plan.memory.recompute)},
-            {"streamed", plan.memory.streams()},
-            {"parts", plan.memory.parts}}},
-          {"step",
-           {{"flops", plan.step.flops},
-            {"arithmetic_seconds", plan.step.arithmetic_seconds},
-            {"disk_bytes", plan.step.disk_bytes},
-            {"disk_bytes_per_second", plan.step.disk_rate},
-            {"disk_seconds", plan.step.disk_seconds},
-            {"seconds", plan.step.seconds()},
-            {"binding", plan.step.binding()}}}};
+  nlohmann::json json = {{"architecture", plan.config.architecture},
+                         {"parameters", count_parameters(plan.config).total()},
+                         {"activated_parameters", activated_parameters(plan.config)},
+                         {"trainable_parameters", plan.adapter.trainable},
+                         {"trainable_by_kind", plan.adapter.by_kind},
+                         {"rows", plan.data.rows()},
+                         {"steps_per_epoch", plan.data.steps_per_epoch()},
+                         {"steps", plan.stages.back().last_step},
+                         {"stages", std::move(stages)},
+                         {"memory",
+                          {{"needed_bytes", plan.memory.total()},
+                           {"available_bytes", plan.available},
+                           {"base_bytes", plan.memory.base_bytes},
+                           {"recompute", recompute_name(plan.memory.recompute)},
+                           {"streamed", plan.memory.streams()},
+                           {"parts", plan.memory.parts}}},
+                         {"step",
+                          {{"flops", plan.step.flops},
+                           {"arithmetic_seconds", plan.step.arithmetic_seconds},
+                           {"disk_bytes", plan.step.disk_bytes},
+                           {"disk_bytes_per_second", plan.step.disk_rate},
+                           {"disk_seconds", plan.step.disk_seconds},
+                           {"seconds", plan.step.seconds()},
+                           {"binding", plan.step.binding()}}}};
+  if (plan.selection) json["selective_computation"] = plan.selection->json();
+  return json;
 }
 
 std::vector<TokenBatch> eval_batches(const Dataset& dataset, std::int64_t tokens) {

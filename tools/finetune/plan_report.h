@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "libcore/train/memory_plan.h"
 #include "libcore/train/stages.h"
 #include "libcore/train/step_estimate.h"
+#include "tools/finetune/selective_use.h"
 #include "tools/finetune/session.h"
 #include "tools/finetune/train_data.h"
 
@@ -26,6 +28,7 @@ struct Plan {
   const std::vector<Stage>& stages;
   const TrainData& data;
   const MemoryPlan& memory;
+  std::optional<SelectionPlan> selection;  // none without --selective_computation_threshold
   StepEstimate step;
   std::int64_t available = 0;
   std::vector<ActivationGroup> activations;  // what --activation_checkpointing selective chose from

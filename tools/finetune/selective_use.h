@@ -1,13 +1,32 @@
-// What selective computation saved in a run.
+// Selective computation: what a run asks for, what it will do, and what it saved.
 #pragma once
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 
 #include "libcore/train/layer_selection.h"
+#include "tools/finetune/session.h"
+#include "tools/finetune/settings.h"
 
 namespace ds::finetune {
+
+// The settings of the command line; none without a threshold. Throws Error(kUsage) for what only a
+// threshold gives a meaning to.
+std::optional<SelectionSettings> selection_settings(const MemorySettings& memory);
+// What selection will do to this adapter in `steps` updates. Throws Error(kUsage) for settings out
+// of range, --peft_method full, and an adapter on fewer than two layers.
+struct SelectionPlan {
+  SelectionSettings settings;
+  std::int64_t layers = 0;      // with an adapter
+  std::int64_t computed = 0;    // of them between refreshes, once all were measured
+  double computed_share = 1.0;  // expected over the run
+  std::string text() const;     // one line, without its label
+  nlohmann::json json() const;
+};
+SelectionPlan plan_selection(const SelectionSettings& settings, const AdapterPlan& adapter,
+                             std::int64_t steps);
 
 // Sums over this process' updates, those that refreshed (all layers) and the others apart.
 class SelectiveUse {

@@ -72,9 +72,9 @@ struct StageSettings {
 
 struct MemorySettings {
   std::string activation_checkpointing = "none";
-  std::optional<double> selective_threshold;  // absent: every layer in every update
-  std::int64_t selective_refresh = 10;
-  double selective_decay = 0.9;
+  std::optional<double> selective_threshold;      // absent: every layer in every update
+  std::optional<std::int64_t> selective_refresh;  // absent: as in SelectionSettings
+  std::optional<double> selective_decay;
   std::string weight_streaming = "auto";
   std::string memory_limit;  // "8GiB"; empty: what the machine has
 };

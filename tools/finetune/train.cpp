@@ -89,6 +89,7 @@ class TrainRun {
   std::unique_ptr<DeepSeekModel> model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Device> device_;
+  std::optional<SelectionSettings> selection_settings_;
   std::unique_ptr<LayerSelection> selection_;
   std::unique_ptr<Trainer> trainer_;
   RunPosition position_;
@@ -120,12 +121,6 @@ void TrainRun::execute() {
 }
 
 void TrainRun::prepare() {
-  if (settings_.memory.selective_threshold && settings_.adapter.peft_method == "full") {
-    throw Error(ExitCode::kUsage,
-                "--selective_computation_threshold chooses among the adapters of layers; "
-                "--peft_method full has none",
-                "leave one of them out");
-  }
   base_ = find_base(settings_.model.model);
   checkpoint_ = Checkpoint::open(base_.folder);
   std::string said;
@@ -136,6 +131,9 @@ void TrainRun::prepare() {
                  : plan_adapter_folder(settings_.model.adapter, base_.config);
   adapter_.lora_plus = settings_.adapter.peft_method == "lora_plus";
   adapter_.lora.dropout = settings_.adapter.dropout;  // a written config never carries it
+  // Refused before any data is read.
+  selection_settings_ = selection_settings(settings_.memory);
+  if (selection_settings_) plan_selection(*selection_settings_, adapter_, 0);
   run_.input(base_.folder / "config.json");
 
   data_ = std::make_unique<TrainData>(settings_, base_, template_);
@@ -249,6 +247,9 @@ Plan TrainRun::plan() const {
           .stages = stages_,
           .data = *data_,
           .memory = memory_,
+          .selection = selection_settings_ ? std::optional(plan_selection(*selection_settings_,
+                                                                          adapter_, total_steps_))
+                                           : std::nullopt,
           .step = estimate(),
           .available = allowed_memory(settings_.memory.memory_limit),
           .activations = settings_.memory.activation_checkpointing == "selective"
@@ -281,12 +282,8 @@ void TrainRun::load_model() {
   trainer_ = std::make_unique<Trainer>(*model_, *optimizer_, *device_,
                                        static_cast<std::uint64_t>(settings_.optim.seed),
                                        memory_.recompute, memory_.streams());
-  if (settings_.memory.selective_threshold) {
-    selection_ = std::make_unique<LayerSelection>(
-        SelectionSettings{.threshold = *settings_.memory.selective_threshold,
-                          .refresh = settings_.memory.selective_refresh,
-                          .decay = settings_.memory.selective_decay},
-        model_->parameters());
+  if (selection_settings_) {
+    selection_ = std::make_unique<LayerSelection>(*selection_settings_, model_->parameters());
     trainer_->select_layers(selection_.get());
   }
 }

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <deque>
 #include <filesystem>
+#include <map>
+#include <string>
 
 #include "libcore/base/error.h"
 #include "libcore/base/rng.h"
@@ -150,6 +152,14 @@ TEST_CASE("the quantile, ties, and the refresh") {
   for (const double value : selection.importance()) sum += value;
   CHECK(sum == doctest::Approx(1.0));
 
+  CHECK(selected_layers(0.7, 10) == 3);
+  CHECK(selected_layers(0.7, 6) == 2);
+  CHECK(selected_layers(0.3, 10) == 7);
+  CHECK(selected_layers(0.999, 2) == 1);
+  CHECK(selected_layers(0.1, 2) == 2);
+  CHECK(refreshing_updates({.refresh = 4}, 8) == 2);
+  CHECK(refreshing_updates({.refresh = 4}, 9) == 3);
+
   LayerSelection again({.threshold = 0.7, .refresh = 4, .decay = 0.5}, adapters.all);
   again.set_importance(selection.importance());
   again.begin(5);
@@ -204,11 +214,15 @@ TEST_CASE("computed layers get the gradient of the full run; skipped ones stay, 
 
       std::vector<Tensor> values;
       std::vector<Tensor> moments;
+      std::vector<Tensor> squares;
+      std::vector<std::int64_t> counts;
       for (std::size_t i = 0; i < some.model->parameters().size(); ++i) {
         CHECK(same(some.model->parameters()[i]->value, full.model->parameters()[i]->value));
         values.push_back(copy(some.model->parameters()[i]->value));
         const Optimizer::State& state = some.optimizer->states()[i];
         moments.push_back(state.exp_avg ? copy(state.exp_avg) : Tensor());
+        squares.push_back(state.exp_avg_sq ? copy(state.exp_avg_sq) : Tensor());
+        counts.push_back(state.step);
       }
       const UpdateReport all = full.update(1);
       const UpdateReport part = some.update(1);
@@ -224,8 +238,10 @@ TEST_CASE("computed layers get the gradient of the full run; skipped ones stay, 
         if (std::find(out.begin(), out.end(), layer) != out.end()) {
           ++skipped;
           CHECK(same(parameter.value, values[i]));
-          CHECK(state.step <= 1);
+          CHECK(state.step == counts[i]);
+          CHECK(static_cast<bool>(state.exp_avg) == (counts[i] > 0));
           if (state.exp_avg) CHECK(same(state.exp_avg, moments[i]));
+          if (state.exp_avg_sq) CHECK(same(state.exp_avg_sq, squares[i]));
         } else {
           ++trained;
           CHECK(same(parameter.value, full.model->parameters()[i]->value));
@@ -236,6 +252,38 @@ TEST_CASE("computed layers get the gradient of the full run; skipped ones stay, 
       // Nothing is kept for the gradients of the layers left out.
       if (recompute != Recompute::kFull) CHECK(part.activation_bytes < all.activation_bytes);
     }
+  }
+  fs::remove_all(folder);
+}
+
+TEST_CASE("what only adapter gradients read is kept for trained layers alone") {
+  const fs::path folder = make_temp_dir("selection-kept");
+  write_tiny_model(folder, {.layers = 4});
+  Run run(folder, Recompute::kNone);
+  run.update(0);
+  const std::map<std::string, std::size_t> whole = run.trainer->saved().peak_by_name();
+  // The last layer has a row a target: what it gathers for them exists in no other layer.
+  REQUIRE(whole.count("attention.o_wanted") == 1);
+  REQUIRE(whole.count("attention.xq") == 1);
+  // Layer 0 alone is trained, so that the backward pass reaches every layer.
+  for (Parameter* p : run.model->parameters()) p->skipped = layer_number(*p) != 0;
+  run.update(1);
+  const std::map<std::string, std::size_t> part = run.trainer->saved().peak_by_name();
+  for (const char* name : {"attention.xn", "attention.latent"}) {
+    CAPTURE(name);
+    REQUIRE(part.count(name) == 1);
+    CHECK(4 * part.at(name) == whole.at(name));
+  }
+  for (const char* name : {"attention.o_wanted", "attention.xq"}) {
+    CAPTURE(name);
+    CHECK(part.count(name) == 0);
+  }
+  CHECK(part.at("lora.p") < whole.at("lora.p"));
+  CHECK(part.at("mlp.xn") < whole.at("mlp.xn"));
+  // What the gradient passes through stays.
+  for (const char* name : {"attention.o", "attention.q", "attention.kv", "block.h_mid"}) {
+    CAPTURE(name);
+    CHECK(part.at(name) == whole.at(name));
   }
   fs::remove_all(folder);
 }

@@ -526,6 +526,25 @@ TEST_CASE(
   const Outcome full = finetune(with("full", {"--peft_method", "full"}));
   CHECK(full.exit_code == 2);
   CHECK(has(full.err, "selective_computation"));
+  // A plan without the run: what it will do, and the same refusals.
+  const Outcome dry = finetune(with("dry", {"--max_steps", "10", "--dry_run", "--format", "json"}));
+  expect_ok(dry);
+  const auto planned = nlohmann::json::parse(dry.out)["selective_computation"];
+  CHECK(planned["computed_share"].get<double>() == product["computed_share"].get<double>());
+  for (const auto& [flag, value] : std::vector<std::pair<std::string, std::string>>{
+           {"threshold", "1.5"}, {"threshold", "nan"}, {"refresh", "0"}, {"decay", "1"}}) {
+    CAPTURE(flag);
+    const std::string name = "--selective_computation_" + flag;
+    const Outcome refused = finetune(with("dry", {name, value, "--max_steps", "1", "--dry_run"}));
+    CHECK(refused.exit_code == 2);
+    CHECK_MESSAGE(has(refused.err, name + " " + value), refused.err);
+  }
+  for (const auto& [flag, value] : std::vector<std::pair<std::string, std::string>>{
+           {"--selective_computation_refresh", "5"}, {"--selective_computation_decay", "0.5"}}) {
+    const Outcome alone = finetune(f.train("dry", {flag, value, "--max_steps", "1", "--dry_run"}));
+    CHECK(alone.exit_code == 2);
+    CHECK_MESSAGE(has(alone.err, flag), alone.err);
+  }
   const Outcome range =
       finetune(f.train("range", {"--selective_computation_threshold", "1.5", "--max_steps", "1"}));
   CHECK(range.exit_code == 2);
