@@ -45,21 +45,22 @@ struct Fixture {
     }
     return all;
   }
-  // Bytes of the mapping that this process has in its page tables.
+  // Bytes of the mapping that this process has in its page tables. Advice may have split it.
   std::size_t mapped_resident() const {
     std::ifstream maps("/proc/self/smaps");
-    const auto address = reinterpret_cast<std::uintptr_t>(file.data());
+    const auto begin = reinterpret_cast<std::uintptr_t>(file.data());
     std::string line;
     bool inside = false;
+    std::size_t resident = 0;
     while (std::getline(maps, line)) {
-      unsigned long begin = 0, end = 0, kib = 0;
-      if (std::sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2) {
-        inside = begin <= address && address < end;
+      unsigned long from = 0, to = 0, kib = 0;
+      if (std::sscanf(line.c_str(), "%lx-%lx ", &from, &to) == 2) {
+        inside = from < begin + file.size() && begin < to;
       } else if (inside && std::sscanf(line.c_str(), "Rss: %lu kB", &kib) == 1) {
-        return kib * 1024;
+        resident += kib * 1024;
       }
     }
-    return 0;
+    return resident;
   }
   void check_contents(std::size_t part) const {
     bool same = true;
