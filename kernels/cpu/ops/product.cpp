@@ -103,7 +103,6 @@ struct Output {
   std::int64_t stride;
   float alpha;
   bool add, transposed;
-  bool fetch;  // the rows of the left side come from memory
 };
 
 // One panel of `cols` columns times the rows of a block.
@@ -115,25 +114,12 @@ void multiply_panel(std::int64_t rows, std::int64_t cols, std::int64_t depth, Le
   alignas(64) float block[kGroup * kPanelWidth];
   for (std::int64_t g = 0; g < rows; g += kGroup) {
     const std::int64_t end = least(g + kGroup, rows);
-    if (out.transposed) {
-      for (std::int64_t j = 0; j < cols; ++j) {
-        __builtin_prefetch(out.c + j * out.stride + g, 1);
-        __builtin_prefetch(out.c + j * out.stride + least(g + 16, end - 1), 1);
-      }
-    }
     for (std::int64_t i = g; i < end;) {
       // Seven or eight rows are better as four and the rest than as six and one or two.
       const std::int64_t rest = end - i;
       const bool four = rest == 7 || rest == 8;
       const std::int64_t n = rest >= 12 && kVectors == 1 ? 12 : four ? 4 : least(6, rest);
       const Left<float> from{left.data + i * left.row, left.row, left.step};
-      if (out.fetch) {
-        for (std::int64_t r = i + 12; r < least(i + 12 + n, rows); ++r) {
-          for (std::int64_t p = 0; p < depth; p += 16) {
-            __builtin_prefetch(left.data + r * left.row + p, 0, 2);
-          }
-        }
-      }
       if (direct) {
         multiply_rows<kVectors>(n, depth, from, panel, out.alpha, out.c + i * out.stride,
                                 out.stride, out.add);
@@ -180,7 +166,7 @@ void multiply(const Product& x, float* scratch) {
         for (std::int64_t j = 0; j < n; j += kPanelWidth) {
           const std::int64_t width = least(kPanelWidth, n - j);
           float* c = swap ? x.c + (j0 + j) * x.c_stride + i0 : x.c + i0 * x.c_stride + j0 + j;
-          const Output out{c, x.c_stride, x.alpha, x.add || p0 > 0, swap, j == 0 && left.depth_last};
+          const Output out{c, x.c_stride, x.alpha, x.add || p0 > 0, swap};
           const float* panel = panels + j * depth;
           if (width > kVector<float>) {
             multiply_panel<2>(m, width, depth, from, panel, out);

@@ -16,16 +16,9 @@ void product_tile(std::int64_t k, Left<float> left, const float* __restrict pane
   typedef float Vector
       __attribute__((vector_size(DSK_VECTOR_BYTES), aligned(sizeof(float)), may_alias));
   Vector sums[kRows][kVectors] = {};
-  // The sums reach c all at once: its lines are on their way by then.
-#pragma GCC unroll 12
-  for (int i = 0; i < kRows; ++i) {
-    __builtin_prefetch(c + i * c_stride, 1);
-    __builtin_prefetch(c + i * c_stride + kVectors * kVector<float> - 1, 1);
-  }
   // Two bases: six rows are as many as the addressing modes reach from one.
   const float* low = left.data;
   const float* high = left.data + 6 * left.row;
-#pragma GCC unroll 4
   for (std::int64_t p = 0; p < k; ++p) {
     Vector row[kVectors];
 #pragma GCC unroll 2
