@@ -9,10 +9,11 @@ namespace {
 
 // Widened copies of a may take this much at a time; larger calls run in several passes over rows.
 constexpr std::int64_t kWidenedFloats = std::int64_t{16} << 20;
-constexpr std::int64_t kBlockFloats = 256 * 1024;  // f32 block of c: 1 MiB
-constexpr std::int64_t kMinPanel = 64;             // columns below which a product is inefficient
-constexpr std::int64_t kColumnStep = 16;           // panels begin at multiples of this
-constexpr std::int64_t kMinChunk = 32;             // rows below which splitting rows does not pay
+constexpr std::int64_t kPanelFloats = 1024 * 1024;  // widened panel of b: 4 MiB
+constexpr std::int64_t kBlockFloats = 256 * 1024;   // f32 block of c: 1 MiB
+constexpr std::int64_t kMinPanel = 64;              // columns below which a product is inefficient
+constexpr std::int64_t kColumnStep = 16;            // panels begin at multiples of this
+constexpr std::int64_t kMinChunk = 32;              // rows below which splitting rows does not pay
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t value, std::int64_t step) {
@@ -302,13 +303,6 @@ float* GemmPlan::scratch(int thread) const {
   return impl_->scratch[static_cast<std::size_t>(thread)];
 }
 
-std::int64_t product_floats(std::int64_t m, std::int64_t n, std::int64_t k) {
-  constexpr std::int64_t kWidestPanel = 32;
-  const std::int64_t depth = std::min(k, kProductDepth);
-  const std::int64_t packed = std::min(kProductRight, round_up(std::max(m, n), kWidestPanel));
-  return round_up(packed * depth + std::max(kProductLeft * depth, kProductRight), 16);
-}
-
 GemmBlock gemm_block(const GemmTile& tile) {
   const GemmProblem& p = *tile.problem;
   const std::int64_t depth = p.trans_a ? p.a.rows() : p.a.cols();
@@ -328,13 +322,17 @@ GemmBlock gemm_block(const GemmTile& tile) {
     block.c_floats = count(round_up(tile.rows * block.cols, 16));
     return block;
   }
-  if (c_narrow) block.cols = std::min<std::int64_t>(tile.cols, 512);
+  if (p.b.dtype() != DType::kF32 && depth > 0) {
+    const std::int64_t fitting = kPanelFloats / depth / kColumnStep * kColumnStep;
+    block.cols = std::min(tile.cols, std::max(fitting, kMinPanel));
+    block.b_floats = count(round_up(block.cols * depth, 16));
+  } else if (c_narrow) {
+    block.cols = std::min<std::int64_t>(tile.cols, 512);
+  }
   if (c_narrow) {
     block.rows = std::min(tile.rows, std::max(kMinPanel, kBlockFloats / block.cols));
     block.c_floats = count(round_up(block.rows * block.cols, 16));
   }
-  const std::int64_t rank = p.low_rank_a ? p.low_rank_a.cols() : 0;
-  block.b_floats = count(product_floats(block.rows, block.cols, std::max(depth, rank)));
   return block;
 }
 

@@ -48,20 +48,11 @@ inline constexpr std::int64_t kMaxVectorRows = 4;
 struct GemmBlock {
   std::int64_t cols = 0;
   std::int64_t rows = 0;
-  std::size_t b_floats = 0;  // workspace of a product
+  std::size_t b_floats = 0;  // widened panel of b
   std::size_t c_floats = 0;  // block of c, for a c that is not F32
   std::size_t a_floats = 0;  // packed rows of a, for the vector path
 };
 GemmBlock gemm_block(const GemmTile& tile);
-
-// Blocks of cpu/ops/product.cpp: terms of a sum, rows of the side that is not packed, rows of the
-// side that is. A panel of 16 rows and six rows of the other side fit the first-level cache, the
-// rows of the side that is not packed half of the second.
-inline constexpr std::int64_t kProductDepth = 320;
-inline constexpr std::int64_t kProductLeft = 120;
-inline constexpr std::int64_t kProductRight = 512;
-// Floats of scratch a product [m, k] x [n, k] needs.
-std::int64_t product_floats(std::int64_t m, std::int64_t n, std::int64_t k);
 
 class GemmPlan {
  public:

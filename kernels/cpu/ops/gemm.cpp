@@ -1,11 +1,12 @@
 #include "kernels/gemm.h"
 
+#include <dnnl.h>
+
 #include "kernels/cpu/gemm_plan.h"
 #include "kernels/cpu/isa_ops.h"
 #include "kernels/cpu/ops/block_scale.h"
 #include "kernels/cpu/ops/gemm_narrow.h"
 #include "kernels/cpu/ops/parallel.h"
-#include "kernels/cpu/ops/product.h"
 #include "kernels/cpu/ops/simd.h"
 #include "kernels/cpu/ops/widen.h"
 
@@ -18,6 +19,18 @@ using cpu::GemmTile;
 using cpu::GemmWiden;
 
 std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
+// The one place that chooses the inner product of F32 blocks: c = alpha op(a) op(b) + beta c.
+// Returns whether it worked. Faster products of narrow operands (AVX512_BF16, AMX) belong here.
+bool multiply(bool trans_a, bool trans_b, std::int64_t m, std::int64_t n, std::int64_t k,
+              float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
+              float beta, float* c, std::int64_t ldc) {
+  if (trans_a && !trans_b && multiply_narrow({m, n, k, alpha, a, lda, b, ldb, beta, c, ldc})) {
+    return true;
+  }
+  return dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta,
+                    c, ldc) == dnnl_success;
+}
 
 template <class T>
 void widen_rows(const GemmWiden& job, std::int64_t begin, std::int64_t end) {
@@ -38,6 +51,46 @@ void widen_share(const GemmPass& pass, int t, int threads) {
     } else {
       widen_rows<bf16>(job, begin, end);
     }
+  }
+}
+
+// Rows [r0, r0 + rows) and columns [c0, c0 + cols) of b as F32, `cols` apart.
+template <class T>
+void widen_block(const ConstView& b, std::int64_t r0, std::int64_t rows, std::int64_t c0,
+                 std::int64_t cols, float* dst) {
+  const T* data = b.as<T>() + c0;
+  const std::int64_t stride = b.row_stride();
+  for (std::int64_t r = 0; r < rows; ++r) {
+    widen_row(data + (r0 + r) * stride, cols, dst + r * cols);
+  }
+}
+void widen_scaled(const GemmProblem& p, std::int64_t r0, std::int64_t rows, std::int64_t c0,
+                  std::int64_t cols, float* dst) {
+  const fp8_e4m3* data = p.b.as<fp8_e4m3>();
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const fp8_e4m3* src = data + (r0 + r) * p.b.row_stride();
+    for (std::int64_t c = c0; c < c0 + cols;) {
+      const std::int64_t end = smaller((c / kScaleBlock + 1) * kScaleBlock, c0 + cols);
+      const float scale =
+          block_scale(p.b_scale, (p.b_row0 + r0 + r) / kScaleBlock, c / kScaleBlock);
+      widen_fp8(src + c, end - c, scale, dst + r * cols + (c - c0));
+      c = end;
+    }
+  }
+}
+
+// op(b)'s columns [n0, n0 + n) over all of K, in the layout of the problem's b.
+void widen_panel(const GemmProblem& p, std::int64_t n0, std::int64_t n, std::int64_t k,
+                 float* dst) {
+  const std::int64_t r0 = p.trans_b ? n0 : 0, rows = p.trans_b ? n : k;
+  const std::int64_t c0 = p.trans_b ? 0 : n0, cols = p.trans_b ? k : n;
+  switch (p.b.dtype()) {
+    case DType::kBF16:
+      return widen_block<bf16>(p.b, r0, rows, c0, cols, dst);
+    case DType::kF16:
+      return widen_block<f16>(p.b, r0, rows, c0, cols, dst);
+    default:
+      return widen_scaled(p, r0, rows, c0, cols, dst);
   }
 }
 
@@ -76,48 +129,51 @@ void clear(const OutputBlock& out, std::int64_t rows, std::int64_t cols) {
   }
 }
 
-// op(b) of a problem, from column n0 on.
-ProductSide side_b(const GemmProblem& p, std::int64_t n0) {
-  return {p.b.data(), p.b.dtype(), p.b.row_stride(), p.trans_b, n0, &p.b_scale, p.b_row0};
-}
-
-void add_low_rank(const GemmTile& tile, std::int64_t row, std::int64_t rows, std::int64_t col,
-                  std::int64_t cols, const OutputBlock& out, float* scratch) {
+bool add_low_rank(const GemmTile& tile, std::int64_t row, std::int64_t rows, std::int64_t col,
+                  std::int64_t cols, const OutputBlock& out) {
   const GemmProblem& p = *tile.problem;
-  if (!p.low_rank_a || p.low_rank_a.cols() == 0) return;
-  const cpu::Operand& a = tile.low_rank_a;
-  const ProductSide left{a.data, DType::kF32, a.stride, true, row - tile.row0};
-  const ProductSide right{p.low_rank_b.data(), DType::kF32, p.low_rank_b.row_stride(), p.trans_b,
-                          col};
-  multiply({rows, cols, p.low_rank_a.cols(), left, right, 1.0f, true, out.data, out.stride},
-           scratch);
+  if (!p.low_rank_a || p.low_rank_a.cols() == 0) return true;
+  const std::int64_t stride = p.low_rank_b.row_stride();
+  const float* b = p.low_rank_b.as<float>() + (p.trans_b ? col * stride : col);
+  return multiply(false, p.trans_b, rows, cols, p.low_rank_a.cols(), 1.0f,
+                  tile.low_rank_a.data + (row - tile.row0) * tile.low_rank_a.stride,
+                  tile.low_rank_a.stride, b, stride, 1.0f, out.data, out.stride);
 }
 
-void run_matrix(const GemmTile& tile, std::int64_t k, float* scratch) {
+bool run_matrix(const GemmTile& tile, std::int64_t k, float* scratch) {
   const GemmProblem& p = *tile.problem;
   const GemmBlock block = gemm_block(tile);
+  float* panel = scratch;
   float* c_scratch = scratch + block.b_floats;
-  const auto alpha = static_cast<float>(p.alpha);
-  const auto beta = static_cast<float>(p.beta);
+  bool good = true;
   for (std::int64_t n0 = tile.col0; n0 < tile.col0 + tile.cols; n0 += block.cols) {
     const std::int64_t n = smaller(block.cols, tile.col0 + tile.cols - n0);
+    const float* b = panel;
+    std::int64_t ldb = p.trans_b ? k : n;
+    if (k > 0) {
+      if (p.b.dtype() == DType::kF32) {
+        ldb = p.b.row_stride();
+        b = p.b.as<float>() + (p.trans_b ? n0 * ldb : n0);
+      } else {
+        widen_panel(p, n0, n, k, panel);
+      }
+    }
     for (std::int64_t m0 = 0; m0 < tile.rows; m0 += block.rows) {
       const std::int64_t m = smaller(block.rows, tile.rows - m0);
       const std::int64_t row = tile.row0 + m0;
       const OutputBlock out = open_output(p, row, m, n0, n, c_scratch);
-      const ProductSide a{tile.a.data, DType::kF32, tile.a.stride, !p.trans_a, m0};
-      const ProductSide b = side_b(p, n0);
-      if (k == 0) {
-        if (p.beta == 0.0) clear(out, m, n);
-      } else if (!p.trans_a || p.trans_b || p.b.dtype() != DType::kF32 ||
-                 !multiply_narrow({m, n, k, alpha, tile.a.data + m0, tile.a.stride,
-                                   p.b.as<float>() + n0, b.stride, beta, out.data, out.stride})) {
-        multiply({m, n, k, a, b, alpha, p.beta != 0.0, out.data, out.stride}, scratch);
+      if (k > 0) {
+        good &= multiply(p.trans_a, p.trans_b, m, n, k, static_cast<float>(p.alpha),
+                         tile.a.data + (p.trans_a ? m0 : m0 * tile.a.stride), tile.a.stride, b, ldb,
+                         static_cast<float>(p.beta), out.data, out.stride);
+      } else if (p.beta == 0.0) {
+        clear(out, m, n);
       }
-      add_low_rank(tile, row, m, n0, n, out, scratch);
+      good &= add_low_rank(tile, row, m, n0, n, out);
       close_output(p, row, m, n0, n, c_scratch);
     }
   }
+  return good;
 }
 
 // Few rows: b is read once, in its own dtype. -----------------------------------------------------
@@ -319,7 +375,7 @@ void run_f64(const GemmTile& tile, std::int64_t k, double* a_row) {
   }
 }
 
-void run_tile(const GemmTile& tile, float* scratch) {
+bool run_tile(const GemmTile& tile, float* scratch) {
   const GemmProblem& p = *tile.problem;
   const std::int64_t k = p.trans_a ? p.a.rows() : p.a.cols();
   if (p.c.dtype() == DType::kF64) {
@@ -327,8 +383,9 @@ void run_tile(const GemmTile& tile, float* scratch) {
   } else if (tile.vector) {
     run_vector(tile, k, scratch);
   } else {
-    run_matrix(tile, k, scratch);
+    return run_matrix(tile, k, scratch);
   }
+  return true;
 }
 
 }  // namespace
@@ -336,6 +393,7 @@ void run_tile(const GemmTile& tile, float* scratch) {
 void run(CpuContext& context, const Gemm& op) {
   const cpu::GemmPlan plan(context, op);
   const int threads = context.threads();
+  int failures = 0;
   for (std::int64_t i = 0; i < plan.pass_count(); ++i) {
     const GemmPass& pass = plan.passes()[i];
     if (pass.widen_count > 0) {
@@ -343,10 +401,11 @@ void run(CpuContext& context, const Gemm& op) {
     }
     parallel(context, threads, [&](int me, int) {
       for (std::int64_t at = pass.first[me]; at < pass.first[me + 1]; ++at) {
-        run_tile(pass.tiles[at], plan.scratch(me));
+        if (!run_tile(pass.tiles[at], plan.scratch(me))) count_one(failures);
       }
     });
   }
+  if (failures > 0) cpu::throw_library_failure();
 }
 
 }  // namespace ds::kernels::DSK_ISA
