@@ -131,6 +131,7 @@ nlohmann::json plan_json(const Plan& plan) {
                            {"base_bytes", plan.memory.base_bytes},
                            {"recompute", recompute_name(plan.memory.recompute)},
                            {"streamed", plan.memory.streams()},
+                           {"window_bytes", plan.memory.window},
                            {"parts", plan.memory.parts}}},
                          {"step",
                           {{"flops", plan.step.flops},
