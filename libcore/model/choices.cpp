@@ -8,6 +8,9 @@ namespace ds {
 
 namespace {
 
+// Latent caches of the choices that go on together.
+constexpr std::int64_t kCacheBytes = std::int64_t{256} << 20;
+
 // A choice that still has tokens to be judged, after `done` of them.
 struct Walk {
   std::size_t prompt;
@@ -26,6 +29,34 @@ double log_sum_exp(const ConstView& row) {
   double sum = 0.0;
   for (std::int64_t i = 0; i < row.cols(); ++i) sum += std::exp(element(row, i) - top);
   return top + std::log(sum);
+}
+
+// Adds the losses of all tokens after the first of each walk's choice.
+void go_on(DeepSeekModel& model, Exec& exec, std::span<const std::vector<std::int32_t>> choices,
+           std::span<Walk> walks, std::vector<std::vector<double>>& losses) {
+  while (true) {
+    std::vector<std::int32_t> tokens;
+    std::vector<std::int32_t> targets;
+    std::vector<Sequence*> sequences;
+    std::vector<Walk*> live;
+    for (Walk& walk : walks) {
+      const auto& choice = choices[walk.choice];
+      if (walk.done == choice.size()) {
+        walk.sequence.reset();
+        continue;
+      }
+      tokens.push_back(choice[walk.done - 1]);
+      targets.push_back(choice[walk.done]);
+      sequences.push_back(walk.sequence.get());
+      live.push_back(&walk);
+    }
+    if (live.empty()) return;
+    const std::vector<double> step = model.decode_losses(exec, tokens, sequences, targets);
+    for (std::size_t i = 0; i < live.size(); ++i) {
+      losses[live[i]->prompt][live[i]->choice] += step[i];
+      ++live[i]->done;
+    }
+  }
 }
 
 }  // namespace
@@ -47,7 +78,7 @@ std::vector<std::vector<double>> choice_losses(DeepSeekModel& model, Exec& exec,
   }
   Tensor logits(exec.statistics(),
                 {static_cast<std::int64_t>(prompts.size()), model.config().vocab_size});
-  model.prefill(exec, batch, sequences, logits.view());
+  model.prefill(exec, batch, sequences, logits.view(), true);
 
   // The first tokens of all choices are judged by the prompt's own logits.
   std::vector<Walk> walks;
@@ -60,26 +91,25 @@ std::vector<std::vector<double>> choice_losses(DeepSeekModel& model, Exec& exec,
       if (choices[c].size() > 1) walks.push_back({p, c, 1, nullptr});
     }
   }
-  for (Walk& walk : walks) {
-    walk.sequence = std::make_unique<Sequence>(
-        roots[walk.prompt]->branch(static_cast<std::int64_t>(choices[walk.choice].size())));
-  }
-  while (!walks.empty()) {
-    std::vector<std::int32_t> tokens;
-    std::vector<std::int32_t> targets;
-    sequences.clear();
-    for (const Walk& walk : walks) {
-      tokens.push_back(choices[walk.choice][walk.done - 1]);
-      targets.push_back(choices[walk.choice][walk.done]);
-      sequences.push_back(walk.sequence.get());
+  // As many go on at once as their caches may take.
+  const ModelConfig& config = model.config();
+  const auto cache_bytes = [&](const Walk& walk) {
+    const auto tokens =
+        static_cast<std::int64_t>(prompts[walk.prompt].size() + choices[walk.choice].size());
+    return tokens * config.num_hidden_layers * (config.kv_lora_rank + config.qk_rope_head_dim) *
+           kernels::dtype_size(exec.dtype);
+  };
+  for (std::size_t first = 0; first < walks.size();) {
+    std::size_t end = first;
+    std::int64_t bytes = 0;
+    while (end < walks.size() && (end == first || bytes + cache_bytes(walks[end]) <= kCacheBytes)) {
+      Walk& walk = walks[end++];
+      bytes += cache_bytes(walk);
+      walk.sequence = std::make_unique<Sequence>(
+          roots[walk.prompt]->branch(static_cast<std::int64_t>(choices[walk.choice].size())));
     }
-    const std::vector<double> step = model.decode_losses(exec, tokens, sequences, targets);
-    for (std::size_t i = 0; i < walks.size(); ++i) {
-      losses[walks[i].prompt][walks[i].choice] += step[i];
-      ++walks[i].done;
-    }
-    std::erase_if(walks,
-                  [&](const Walk& walk) { return walk.done == choices[walk.choice].size(); });
+    go_on(model, exec, choices, std::span(walks).subspan(first, end - first), losses);
+    first = end;
   }
   return losses;
 }

@@ -101,7 +101,7 @@ void DeepSeekModel::logits(Exec& exec, const TokenBatch& batch,
 }
 
 void DeepSeekModel::prefill(Exec& exec, const TokenBatch& prompts,
-                            std::span<Sequence* const> sequences, const View& logits) {
+                            std::span<Sequence* const> sequences, const View& logits, bool exact) {
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
   const std::int64_t c = config_.kv_lora_rank;
@@ -125,7 +125,7 @@ void DeepSeekModel::prefill(Exec& exec, const TokenBatch& prompts,
                     cache.slice_cols(c, r));
         }
       });
-  head_.logits(exec, h, logits);
+  head_.logits(exec, h, logits, exact);
 }
 
 View DeepSeekModel::decode_blocks(Exec& exec, std::span<const std::int32_t> tokens,

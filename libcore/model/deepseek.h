@@ -99,9 +99,9 @@ class DeepSeekModel {
               const std::function<void(std::int64_t, const ConstView&)>& consume);
 
   // Feeds whole prompts, one segment a sequence (empty sequences), and gives the logits after each
-  // prompt's last token: logits[sequences, vocab].
+  // prompt's last token: logits[sequences, vocab]; `exact` as in Head::logits.
   void prefill(Exec& exec, const TokenBatch& prompts, std::span<Sequence* const> sequences,
-               const View& logits);
+               const View& logits, bool exact = false);
   // Feeds one token to each sequence: logits[sequences, vocab].
   void decode(Exec& exec, std::span<const std::int32_t> tokens,
               std::span<Sequence* const> sequences, const View& logits);

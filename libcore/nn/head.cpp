@@ -77,7 +77,7 @@ LossSums Head::loss(Exec& exec, const ConstView& h, const ConstView& targets, do
   return sums;
 }
 
-void Head::logits(Exec& exec, const ConstView& h, const View& logits) const {
+void Head::logits(Exec& exec, const ConstView& h, const View& logits, bool exact) const {
   const OpScope part(exec.device, "head");
   const std::int64_t rows = h.rows();
   ArenaScope scope(exec.scratch);
@@ -85,7 +85,7 @@ void Head::logits(Exec& exec, const ConstView& h, const View& logits) const {
   const View xn = exec.scratch.allocate("head.xn", exec.dtype, {rows, h.cols()});
   const View rstd = exec.scratch.allocate("head.rstd", exec.statistics(), {rows});
   norm.forward(exec, h, xn, rstd);
-  const bool rounded = exec.dtype == DType::kBF16;
+  const bool rounded = exec.dtype == DType::kBF16 && !exact;
   const View y =
       rounded ? exec.scratch.allocate("head.bf16", exec.dtype, {rows, lm_head.out}) : logits;
   LinearSaved saved;

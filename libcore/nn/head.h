@@ -26,8 +26,8 @@ struct Head {
   LossSums loss(Exec& exec, const ConstView& h, const ConstView& targets, double grad_scale,
                 const View& dh, std::vector<double>* each) const;
   // logits[rows, vocab] F32 (F64 for F64) of h rows. In bf16 they are rounded to bf16 first, as
-  // transformers returns them.
-  void logits(Exec& exec, const ConstView& h, const View& logits) const;
+  // transformers returns them; not with `exact`, which gives those that the loss is taken from.
+  void logits(Exec& exec, const ConstView& h, const View& logits, bool exact = false) const;
 };
 
 }  // namespace ds

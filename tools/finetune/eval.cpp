@@ -101,7 +101,10 @@ void EvalRun::load() {
   report_data(run_, data_, "eval");
   std::size_t longest = 1;
   for (const Example& example : data_.examples) longest = std::max(longest, example.ids.size());
-  const std::int64_t positions = static_cast<std::int64_t>(longest) + settings_.max_new_tokens;
+  // A long prompt may be judged with another row's long answer.
+  const std::int64_t positions =
+      static_cast<std::int64_t>(longest) +
+      std::max(settings_.max_new_tokens, static_cast<std::int64_t>(longest) + 1);
   model_ = load_for_inference(base_, settings_.model, positions);
   device_ = std::make_unique<Device>(Device::cpu(run_.threads()));
   for (const Example& example : data_.examples) {
