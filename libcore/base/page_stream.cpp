@@ -68,8 +68,8 @@ void drop_pages(const PageRange& range) {
   }
 }
 
-PageStream::PageStream(std::vector<std::vector<PageRange>> parts, std::vector<PageRange> loose,
-                       std::size_t window)
+PageStream::PageStream(const std::vector<std::vector<PageRange>>& parts,
+                       const std::vector<PageRange>& loose, std::size_t window)
     : loose_(whole_pages(loose)), window_(window) {
   for (const auto& ranges : parts) {
     Part& part = parts_.emplace_back();

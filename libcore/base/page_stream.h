@@ -28,7 +28,7 @@ class PageStream {
  public:
   // Ranges of a part are read in the order of their addresses. `loose` ranges are read here and
   // there by others and are dropped with every begin(). The mappings must outlive the stream.
-  PageStream(std::vector<std::vector<PageRange>> parts, std::vector<PageRange> loose,
+  PageStream(const std::vector<std::vector<PageRange>>& parts, const std::vector<PageRange>& loose,
              std::size_t window);
   ~PageStream();
   PageStream(const PageStream&) = delete;

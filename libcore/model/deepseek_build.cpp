@@ -248,7 +248,7 @@ std::vector<std::vector<PageRange>> DeepSeekModel::mapped_parts() {
 void DeepSeekModel::stream_weights(std::size_t window) {
   std::vector<PageRange> embedding;
   if (!config_.tie_word_embeddings) add_mapped(embedding_.table, embedding);
-  stream_ = std::make_unique<PageStream>(mapped_parts(), std::move(embedding), window);
+  stream_ = std::make_unique<PageStream>(mapped_parts(), embedding, window);
   stream_->begin({});
 }
 

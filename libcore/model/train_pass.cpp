@@ -49,11 +49,11 @@ class TrainPass {
  private:
   // What one micro-batch carries from layer to layer.
   struct State {
-    State(const Exec& exec_, const TokenBatch& batch_)
-        : exec(exec_),
-          batch(batch_),
-          targets(find_targets(batch_)),
-          rows(rows_of(batch_, targets)) {}
+    State(const Exec& with, const TokenBatch& tokens)
+        : exec(with),
+          batch(tokens),
+          targets(find_targets(tokens)),
+          rows(rows_of(tokens, targets)) {}
     Exec exec;
     const TokenBatch& batch;
     TargetRows targets;

@@ -487,7 +487,7 @@ void TrainRun::finish() {
                   format_duration(seconds), curve_.first_loss(), curve_.last_loss(),
                   curve_.eval_loss >= 0.0 ? fmt::format(", held-out {:.4f}", curve_.eval_loss) : "",
                   selective_use_.text(), adapter_.full ? "model" : "adapter", output.string()),
-      std::move(product));
+      product);
 }
 
 }  // namespace
