@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 namespace ds {
@@ -109,7 +108,6 @@ void PageStream::begin(std::vector<std::size_t> order) {
 }
 
 void PageStream::enter() {
-  const auto start = std::chrono::steady_clock::now();
   std::unique_lock lock(mutex_);
   const Part& part = parts_[order_[next_]];
   wanted_ = true;
@@ -117,8 +115,6 @@ void PageStream::enter() {
   changed_.wait(lock, [&] { return reading_ > next_ || part.loaded == part.bytes; });
   wanted_ = false;
   inside_ = true;
-  seconds_waited_ +=
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 void PageStream::leave() {
@@ -199,11 +195,6 @@ std::size_t PageStream::largest_part() const {
 std::uint64_t PageStream::bytes_read() const {
   const std::lock_guard lock(mutex_);
   return bytes_read_;
-}
-
-double PageStream::seconds_waited() const {
-  const std::lock_guard lock(mutex_);
-  return seconds_waited_;
 }
 
 std::size_t PageStream::peak_held_bytes() const {

@@ -45,7 +45,6 @@ class PageStream {
   std::size_t largest_part() const;
   // Since construction.
   std::uint64_t bytes_read() const;     // brought in, from disk or from the kernel's cache
-  double seconds_waited() const;        // in enter()
   std::size_t peak_held_bytes() const;  // largest amount held at once
 
  private:
@@ -73,7 +72,6 @@ class PageStream {
   std::size_t held_ = 0;
   std::size_t peak_held_ = 0;
   std::uint64_t bytes_read_ = 0;
-  double seconds_waited_ = 0.0;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::thread reader_;

@@ -114,7 +114,6 @@ class DeepSeekModel {
   // that is more): layers come in ahead of use and go after it. Only where the base is walked over
   // layer by layer; decode() reads what it needs.
   void stream_weights(std::size_t window);
-  const PageStream* weight_stream() const { return stream_.get(); }
 
   // WeightStore::find_non_finite of the base.
   std::string find_non_finite_weight() const { return weights_.find_non_finite(); }

@@ -199,7 +199,7 @@ std::vector<Recompute> recomputations(Recompute first) {
   return all;
 }
 
-MemoryPlan with_base(const ModelConfig& config, MemoryRequest request, const BaseSize& base,
+MemoryPlan with_base(const ModelConfig& config, const MemoryRequest& request, const BaseSize& base,
                      std::int64_t program, bool streams) {
   MemoryPlan plan;
   if (streams) {
@@ -223,11 +223,11 @@ MemoryPlan with_base(const ModelConfig& config, MemoryRequest request, const Bas
   }
   plan.base_bytes = base.total;
   plan.parts["program"] = program + kLibraries;
-  // Full-parameter training copies the base; its mapping is let go.
   // A row of the embedding table takes a page at least.
   constexpr std::int64_t kPage = 4096;
   const std::int64_t rows = std::min(base.embedding, request.tokens * request.micro_batches *
                                                          std::max(kPage, 4 * config.hidden_size));
+  // Full-parameter training copies the base; its mapping is let go.
   plan.parts["base"] = streams ? plan.window + rows : request.full_parameters ? 0 : base.total;
   return plan;
 }
@@ -242,7 +242,8 @@ std::string help_for(const ModelConfig& config, const MemoryRequest& request, co
   const auto fits = [&] {
     return with_base(config, smaller, base, program, true).total() <= available;
   };
-  while (smaller.micro_batches > 1) {
+  if (request.streaming == Streaming::kNever && fits()) return "--weight_streaming auto would fit";
+  if (smaller.micro_batches > 1) {
     smaller.micro_batches = 1;
     if (fits()) return "--gradient_accumulation_steps 1 would fit";
   }
