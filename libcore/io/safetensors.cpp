@@ -130,8 +130,9 @@ std::string header_text(const std::vector<TensorToWrite>& tensors,
 
 }  // namespace
 
-void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+SafetensorsLayout layout_safetensors(const std::filesystem::path& path,
+                                     std::vector<TensorToWrite>& tensors,
+                                     const std::map<std::string, std::string>& metadata) {
   const auto defect = [&path](const std::string& what) {
     throw Error(ExitCode::kInternal, path.string() + ": cannot be written: " + what);
   };
@@ -152,7 +153,6 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
         __builtin_add_overflow(total, bytes, &total)) {
       defect("tensor " + shown + " has the impossible shape " + shape_text(tensor.shape));
     }
-    if (bytes > 0 && tensor.data == nullptr) defect("tensor " + shown + " has no data");
     sizes.push_back(bytes);
   }
   std::sort(names.begin(), names.end(),
@@ -172,15 +172,29 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
     defect(fmt::format("its header would have {} bytes, at most {} are allowed", header.size(),
                        kLargestSafetensorsHeader));
   }
-  char length[8];
-  for (std::size_t i = 0; i < sizeof length; ++i) {
-    length[i] = static_cast<char>(static_cast<unsigned char>(header.size() >> (8 * i)));
+  SafetensorsLayout layout;
+  for (std::size_t i = 0; i < sizeof(std::uint64_t); ++i) {
+    layout.start += static_cast<char>(static_cast<unsigned char>(header.size() >> (8 * i)));
+  }
+  layout.start += header;
+  layout.sizes = std::move(sizes);
+  layout.data_bytes = total;
+  return layout;
+}
+
+void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  const SafetensorsLayout layout = layout_safetensors(path, tensors, metadata);
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (layout.sizes[i] > 0 && tensors[i].data == nullptr) {
+      throw Error(ExitCode::kInternal, path.string() + ": cannot be written: tensor " +
+                                           quote_text(tensors[i].name) + " has no data");
+    }
   }
   AtomicFile file(path);
-  file.reserve(sizeof length + header.size() + total);
-  file.write(length, sizeof length);
-  file.write(header);
-  for (std::size_t i = 0; i < tensors.size(); ++i) file.write(tensors[i].data, sizes[i]);
+  file.reserve(layout.start.size() + layout.data_bytes);
+  file.write(layout.start);
+  for (std::size_t i = 0; i < tensors.size(); ++i) file.write(tensors[i].data, layout.sizes[i]);
   file.commit();
 }
 

@@ -74,6 +74,18 @@ struct TensorToWrite {
   const void* data = nullptr;
 };
 
+// How a file of these tensors begins, known before any of their data.
+struct SafetensorsLayout {
+  std::string start;                 // the eight bytes of the length and the padded header
+  std::vector<std::uint64_t> sizes;  // bytes of each tensor, in the order of the file
+  std::uint64_t data_bytes = 0;
+};
+// Puts `tensors` into the order of the file (see write_safetensors, whose errors it throws; data
+// is not looked at). `path` is the file's name in messages.
+SafetensorsLayout layout_safetensors(const std::filesystem::path& path,
+                                     std::vector<TensorToWrite>& tensors,
+                                     const std::map<std::string, std::string>& metadata);
+
 // Writes atomically (temporary file, flush to disk, rename). Order, header bytes and padding as the
 // reference's save_file: dtype rank descending, then name ascending; metadata keys sorted. Streams
 // the data: nothing is copied. Throws Error(kIo), or Error(kInternal) for tensors that make no
