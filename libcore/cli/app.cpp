@@ -279,7 +279,7 @@ class Invocation {
       }
     }
     if (named) words_.erase(words_.begin());
-    if (!named && words_.front()[0] != '-') {
+    if (!named && !program_.bare_words && words_.front()[0] != '-') {
       throw Error(ExitCode::kUsage, fmt::format("subcommand '{}' is unknown", words_.front()),
                   "--help lists the subcommands");
     }

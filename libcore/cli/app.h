@@ -20,11 +20,14 @@ struct Subcommand {
   std::function<void(Run&)> execute;
 };
 
-// The first subcommand is the default: it runs when argv names none.
+// The first subcommand is the default: it runs when argv names none. With `bare_words` its words
+// may follow the program's name ("deepseek-check PATH"); a path named like a subcommand then needs
+// a "./".
 struct Program {
   std::string name;  // "deepseek-finetune"
   std::string summary;
   std::vector<Subcommand> subcommands;
+  bool bare_words = false;
 };
 
 // Parses, merges settings (default < config file < environment < command line), runs, reports

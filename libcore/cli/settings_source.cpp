@@ -28,6 +28,20 @@ CLI::Option* find_option(CLI::App& app, const std::string& name) {
   return app.get_option_no_throw("--" + name);
 }
 
+// What joins the values of an option that takes several.
+char separator_of(const CLI::Option& option) {
+  return option.get_delimiter() == '\0' ? ',' : option.get_delimiter();
+}
+
+// Options that may be given by place as well, in the order of their declaration.
+std::vector<const CLI::Option*> places_of(const CLI::App& app) {
+  std::vector<const CLI::Option*> places;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->get_positional() && !option->get_lnames().empty()) places.push_back(option);
+  }
+  return places;
+}
+
 bool is_switch(const CLI::Option& option) { return option.get_items_expected_max() == 0; }
 
 bool is_truth_word(const std::string& word) {
@@ -45,8 +59,8 @@ bool is_truth_word(const std::string& word) {
       nearest.empty() ? "--help lists every flag" : fmt::format("did you mean --{}?", nearest));
 }
 
-// A scalar, or a sequence joined by commas.
-std::string node_text(const YAML::Node& node, const std::string& where) {
+// A scalar, or a sequence joined by `separator`.
+std::string node_text(const YAML::Node& node, const std::string& where, char separator) {
   if (node.IsScalar()) return node.Scalar();
   if (node.IsNull()) return "";
   if (node.IsSequence()) {
@@ -55,7 +69,8 @@ std::string node_text(const YAML::Node& node, const std::string& where) {
       if (!item.IsScalar()) {
         throw Error(ExitCode::kUsage, where + " holds a nested list, needed are values");
       }
-      text += (text.empty() ? "" : ",") + item.Scalar();
+      if (!text.empty()) text += separator;
+      text += item.Scalar();
     }
     return text;
   }
@@ -147,7 +162,8 @@ class FileSettings {
     }
     if (node.IsNull()) return;  // "key:" leaves the default
     std::string value = node.IsMap() ? dump_block(node)
-                                     : node_text(node, fmt::format("{}: key '{}'", path_, whole));
+                                     : node_text(node, fmt::format("{}: key '{}'", path_, whole),
+                                                 separator_of(*find_option(app_, flag)));
     if (flag == "activation_checkpointing" && is_truth_word(value)) {
       value = value == "true" || value == "yes" || value == "on" || value == "1" ? "full" : "none";
     }
@@ -173,8 +189,22 @@ std::vector<std::string> option_names(const CLI::App& app) {
 
 GivenSettings read_arguments(const std::vector<std::string>& arguments, CLI::App& app) {
   GivenSettings settings;
+  const std::vector<const CLI::Option*> places = places_of(app);
+  std::size_t place = 0;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& word = arguments[i];
+    const bool is_place = word == "-" || (!word.empty() && word[0] != '-');
+    const auto takes_more = [&] { return places[place]->get_items_expected_max() > 1; };
+    while (is_place && place < places.size() && !takes_more() &&
+           settings.count(places[place]->get_lnames().front()) > 0) {
+      ++place;
+    }
+    if (is_place && place < places.size()) {
+      const auto [at, fresh] =
+          settings.try_emplace(places[place]->get_lnames().front(), Given{word, "flag"});
+      if (!fresh) at->second.value += separator_of(*places[place]) + word;
+      continue;
+    }
     if (word.rfind("--", 0) != 0 || word.size() == 2) {
       throw Error(ExitCode::kUsage, fmt::format("{} is not a flag", quote_text(word)),
                   "every setting is given as --name value");

@@ -16,14 +16,17 @@ struct Given {
 using GivenSettings = std::map<std::string, Given>;  // by long name, underscores
 
 // argv after the subcommand -> settings; names normalised, "--name value" and "--name=value" alike.
+// Words without dashes, and "-", go to the options declared as "--name,name", in their order; one
+// that takes several values takes all that follow, joined by its delimiter (a comma by default).
 // Throws Error(kUsage) for an unknown flag (naming the nearest), a missing value, a stray word.
 GivenSettings read_arguments(const std::vector<std::string>& arguments, CLI::App& app);
 
 // YAML or JSON settings of `path` added where `settings` has none. Keys are long flags, at the top,
 // under `program` or under `training`, or the guide's training.memory_optimization block, nested or
-// dotted; a list is joined by commas, a block is handed on as JSON, a null leaves the default.
-// Throws Error(kUsage) naming an unknown key and the nearest one, or a key that is there twice, and
-// Error(kBadInput) for a file that does not parse (at most 1 MiB, 500 levels).
+// dotted; a list is joined by commas or the option's delimiter, a block is handed on as JSON, a
+// null leaves the default. Throws Error(kUsage) naming an unknown key and the nearest one, or a key
+// that is there twice, and Error(kBadInput) for a file that does not parse (at most 1 MiB, 500
+// levels).
 void read_config_file(const std::string& path, const std::string& program, CLI::App& app,
                       GivenSettings& settings);
 void read_config_text(const std::string& text, const std::string& path, const std::string& program,

@@ -77,6 +77,29 @@ TEST_CASE("arguments: both spellings, values after a space or an equals sign, sw
   }
 }
 
+TEST_CASE("words without dashes go to the options that have a place") {
+  CLI::App app;
+  app.set_help_flag();
+  std::string in, out;
+  std::vector<std::string> rest;
+  app.add_option("--in,in", in);
+  app.add_option("--out,out", out);
+  app.add_option("--rest,rest", rest)->delimiter('\n');
+  app.add_flag("--force");
+  const GivenSettings given = read_arguments({"a", "--force", "-", "x,1", "y"}, app);
+  CHECK(given.at("in").value == "a");
+  CHECK(given.at("out").value == "-");
+  CHECK(given.at("rest").value == "x,1\ny");
+  CHECK(given.at("force").value == "true");
+  const GivenSettings mixed = read_arguments({"--in", "a", "b", "--rest=c"}, app);
+  CHECK(mixed.at("in").value == "a");
+  CHECK(mixed.at("out").value == "b");
+  GivenSettings listed;
+  read_config_text("rest: [u, v]\n", "f.yaml", "p", app, listed);
+  CHECK(listed.at("rest").value == "u\nv");
+  CHECK_THROWS_AS(read_arguments({"a", "b", "-x"}, app), Error);
+}
+
 TEST_CASE("a file's keys: flat, under the program, under training, dotted, JSON") {
   Flags flags;
   for (const char* text :
