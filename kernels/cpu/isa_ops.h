@@ -4,6 +4,7 @@
 
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
+#include "kernels/block_quantise.h"
 #include "kernels/cast.h"
 #include "kernels/context.h"
 #include "kernels/cross_entropy.h"

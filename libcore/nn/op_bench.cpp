@@ -10,6 +10,7 @@
 
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
+#include "kernels/block_quantise.h"
 #include "kernels/cast.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/gemm.h"
@@ -356,6 +357,9 @@ class OpBench {
     time("cast f32 to bf16", false, kernels::Cast{.src = f32, .dst = bf16});
     time("cast bf16 to f32", false, kernels::Cast{.src = bf16, .dst = f32});
     time("cast f8_e4m3 to f32", false, kernels::Cast{.src = f8, .scale = scale, .dst = f32});
+    time("cast f8_e4m3 to bf16", false, kernels::Cast{.src = f8, .scale = scale, .dst = bf16});
+    time("quantise f32 to f8_e4m3", false,
+         kernels::BlockQuantise{.src = f32, .codes = f8, .scale = scale});
   }
 
   Device& device_;

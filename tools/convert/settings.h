@@ -1,0 +1,22 @@
+// What the flags of deepseek-convert say.
+#pragma once
+
+#include <string>
+
+#include "tools/convert/output_folder.h"
+
+namespace ds::convert {
+
+struct WeightsSettings {
+  std::string input;
+  OutputSettings out;
+  std::string to;
+  int mp = 1;
+  std::string scale_fmt = "auto";
+  std::string reuse_scales_from;
+  std::string mtp = "auto";
+  std::string max_shard_size = "5GB";
+  bool allow_overflow = false;
+};
+
+}  // namespace ds::convert
