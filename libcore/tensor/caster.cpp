@@ -15,12 +15,15 @@ namespace {
 // How many of these codes have all the bits of `mask`.
 template <class Code>
 std::uint64_t count_masked(const ConstView& values, Code mask) {
+  const std::int64_t rows = values.rows(), cols = values.cols();
   std::uint64_t count = 0;
-  for (std::int64_t row = 0; row < values.rows(); ++row) {
+  for (std::int64_t row = 0; row < rows; ++row) {
     const Code* codes = static_cast<const Code*>(values.data()) + row * values.row_stride();
-    std::uint32_t found = 0;
-    for (std::int64_t i = 0; i < values.cols(); ++i) found += (codes[i] & mask) == mask ? 1U : 0U;
-    count += found;
+    // Whether there are any at all is the common question, and the cheap one.
+    bool any = false;
+    for (std::int64_t i = 0; i < cols; ++i) any |= (codes[i] & mask) == mask;
+    if (!any) continue;
+    for (std::int64_t i = 0; i < cols; ++i) count += (codes[i] & mask) == mask ? 1U : 0U;
   }
   return count;
 }

@@ -67,6 +67,7 @@ void FileInWork::write(std::uint64_t offset, const void* data, std::size_t bytes
   const auto* from = static_cast<const char*>(data);
   const std::uint64_t begin = offset;
   std::size_t left = bytes;
+  const std::lock_guard lock(writing_);
   while (left > 0) {
     const ssize_t n = ::pwrite(fd_, from, left, static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;

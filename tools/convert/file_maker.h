@@ -30,6 +30,8 @@ class FileInWork {
   std::filesystem::path target_;
   std::filesystem::path temporary_;
   int fd_ = -1;
+  // The kernel lets one thread at a time write to a file and makes the others spin.
+  std::mutex writing_;
 };
 
 // Makes the jobs of one file, a piece at a time, with one thread a bench.

@@ -186,7 +186,7 @@ class Writer {
                                                 quote_text(settings_.memory_limit)));
     }
     // Input, f32 values and result of a piece, and the pages of both files.
-    constexpr std::uint64_t kWorker = 8 * kPieceBytes;
+    constexpr std::uint64_t kWorker = 16 * kPieceBytes;
     const std::uint64_t base = resident_bytes();
     const std::uint64_t left = *limit > base ? *limit - base : 0;
     const std::uint64_t most = left / kWorker;

@@ -11,8 +11,9 @@
 
 namespace ds::convert {
 
-// Largest piece of a result that a worker holds, unless one row is larger.
-inline constexpr std::uint64_t kPieceBytes = 4U << 20U;
+// Largest piece of a result that a worker holds, unless one row is larger: small enough for a
+// core's cache.
+inline constexpr std::uint64_t kPieceBytes = 1U << 20U;
 
 // What a worker lends a recipe. One thread uses it at a time.
 class Workbench {

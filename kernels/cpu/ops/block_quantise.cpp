@@ -20,13 +20,15 @@ std::int32_t largest(const float* __restrict x, std::int64_t n, std::int32_t mos
   return most;
 }
 
-float quantise_row(const float* __restrict x, std::int64_t n, float scale,
-                   fp8_e4m3* __restrict codes, float worst) {
+// Writes the codes; the bits of the largest change so far, as above.
+std::int32_t quantise_row(const float* __restrict x, std::int64_t n, float scale,
+                          fp8_e4m3* __restrict codes, std::int32_t worst) {
   for (std::int64_t i = 0; i < n; ++i) {
     const fp8_e4m3 code = from_acc<fp8_e4m3>(x[i] / scale);
-    codes[i] = code;
-    const float change = __builtin_fabsf(x[i] - to_acc(code) * scale);
-    worst = change > worst ? change : worst;
+    codes[i].bits = code.bits;  // a whole struct would keep the loop from vectorising
+    const float change = x[i] - to_acc(code) * scale;
+    const std::int32_t magnitude = __builtin_bit_cast(std::int32_t, change) & 0x7fffffff;
+    worst = magnitude > worst ? magnitude : worst;
   }
   return worst;
 }
@@ -58,14 +60,14 @@ void run(CpuContext& context, const BlockQuantise& op) {
     float& kept = scales[block / across * op.scale.row_stride() + block % across];
     if (!op.given_scale) kept = scale_for(__builtin_bit_cast(float, most), op.power_of_two);
     const float scale = kept;
-    float worst = 0.0f;
+    std::int32_t worst = 0;
     for (std::int64_t r = row; r < last; ++r) {
       worst = quantise_row(src + r * stride + col, width, scale,
                            codes + r * op.codes.row_stride() + col, worst);
     }
     if (errors != nullptr) {
       errors[block / across * op.error.row_stride() + block % across] =
-          most >= kInfinity ? __builtin_nanf("") : worst;
+          most >= kInfinity ? __builtin_nanf("") : __builtin_bit_cast(float, worst);
     }
   });
 }
