@@ -7,9 +7,9 @@
 namespace ds::kernels {
 
 // For every block: amax = max(|src|, 1e-4), scale = amax / 448 (f32), with `power_of_two` the
-// smallest power of two that is not below it, with `given_scale` what `scale` holds already; code = e4m3(clamp(src / scale, -448, 448)), to
-// nearest even (reference/formats.md section 3: DeepSeek-V3 kernel.py, DeepGEMM
-// per_block_cast_to_fp8).
+// smallest power of two that is not below it, with `given_scale` what `scale` holds already; code =
+// e4m3(clamp(src / scale, -448, 448)), to nearest even (reference/formats.md section 3: DeepSeek-V3
+// kernel.py, DeepGEMM per_block_cast_to_fp8).
 struct BlockQuantise {
   static constexpr std::string_view kName = "block_quantise";
   ConstView src;  // [rows, cols] F32
