@@ -206,11 +206,23 @@ class CastRecipe final : public Recipe {
   mutable Oddities oddities_;
 };
 
+// Powers of two as UE8M0, in place.
+void narrow_scales(float* scales, std::uint64_t count) {
+  auto* codes = reinterpret_cast<kernels::ue8m0*>(scales);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    float scale = 0.0f;
+    std::memcpy(&scale, scales + i, sizeof scale);
+    codes[i] = kernels::ue8m0(scale);
+  }
+}
+
 class QuantiseRecipe final : public Recipe {
  public:
-  QuantiseRecipe(MatrixPtr matrix, Caster::Scale kind, const Checkpoint::Entry& given)
+  QuantiseRecipe(MatrixPtr matrix, Caster::Scale kind, DType scale_dtype,
+                 const Checkpoint::Entry& given)
       : matrix_(std::move(matrix)),
         kind_(kind),
+        scale_dtype_(scale_dtype),
         given_(given),
         across_((matrix_->cols() + kBlock - 1) / kBlock),
         // f32 rows are held as well as their codes.
@@ -238,15 +250,15 @@ class QuantiseRecipe final : public Recipe {
     if (std::isnan(error)) refuse(begin, wide);
     note(error);
     sink.write(0, static_cast<std::uint64_t>(begin * cols), codes.data(), elements);
+    const auto size = static_cast<std::uint64_t>(kernels::dtype_size(scale_dtype_));
+    const auto at = static_cast<std::uint64_t>(begin / kBlock * across_) * size;
     const void* stored = scale.data();
-    std::uint64_t size = sizeof(float);
     if (given_.tensor != nullptr) {
-      size = static_cast<std::uint64_t>(kernels::dtype_size(given_.tensor->dtype));
-      stored = given_.file->data(*given_.tensor) +
-               static_cast<std::uint64_t>(begin / kBlock * across_) * size;
+      stored = given_.file->data(*given_.tensor) + at;
+    } else if (scale_dtype_ == DType::kF8E8M0) {
+      narrow_scales(scale.as<float>(), scales);
     }
-    sink.write(1, static_cast<std::uint64_t>(begin / kBlock * across_) * size, stored,
-               scales * size);
+    sink.write(1, at, stored, scales * size);
     matrix_->release(begin, count);
   }
   void close(Tally& tally) const override {
@@ -270,6 +282,7 @@ class QuantiseRecipe final : public Recipe {
 
   MatrixPtr matrix_;
   Caster::Scale kind_;
+  DType scale_dtype_;
   Checkpoint::Entry given_;  // null unless the scales are
   std::int64_t across_;
   RowPieces rows_;
@@ -277,24 +290,29 @@ class QuantiseRecipe final : public Recipe {
   mutable double worst_ = 0.0;
 };
 
-class WidenScaleRecipe final : public Recipe {
+class ScaleRecipe final : public Recipe {
  public:
-  explicit WidenScaleRecipe(const Checkpoint::Entry& scale) : scale_(scale) {}
+  ScaleRecipe(const Checkpoint::Entry& scale, DType dtype) : scale_(scale), dtype_(dtype) {}
   std::size_t pieces() const override { return 1; }
   std::uint64_t input_bytes() const override { return scale_.tensor->bytes(); }
   void make(std::size_t /*piece*/, Workbench& bench, PieceSink& sink) const override {
     const ConstView values = read_scale(scale_, 0, scale_.tensor->shape[0], bench);
-    sink.write(0, 0, values.data(), static_cast<std::size_t>(values.size()) * sizeof(float));
+    const auto count = static_cast<std::uint64_t>(values.size());
+    auto* out = reinterpret_cast<float*>(bench.buffer(0, count * sizeof(float)));
+    std::memcpy(out, values.data(), count * sizeof(float));
+    if (dtype_ == DType::kF8E8M0) narrow_scales(out, count);
+    sink.write(0, 0, out, count * static_cast<std::uint64_t>(kernels::dtype_size(dtype_)));
   }
 
  private:
   Checkpoint::Entry scale_;
+  DType dtype_;
 };
 
 }  // namespace
 
-std::shared_ptr<const Recipe> widen_scale_recipe(const Checkpoint::Entry& scale) {
-  return std::make_shared<WidenScaleRecipe>(scale);
+std::shared_ptr<const Recipe> scale_recipe(const Checkpoint::Entry& scale, DType dtype) {
+  return std::make_shared<ScaleRecipe>(scale, dtype);
 }
 
 std::shared_ptr<const Recipe> copy_recipe(const Checkpoint::Entry& tensor) {
@@ -310,15 +328,17 @@ std::shared_ptr<const Recipe> cast_recipe(MatrixPtr matrix, DType dtype, bool al
   return std::make_shared<CastRecipe>(std::move(matrix), dtype, allow_overflow);
 }
 
-std::shared_ptr<const Recipe> quantise_recipe(MatrixPtr matrix, ScaleFormat format) {
+std::shared_ptr<const Recipe> quantise_recipe(MatrixPtr matrix, ScaleFormat format,
+                                              DType scale_dtype) {
   const bool power = format == ScaleFormat::kUe8m0;
   return std::make_shared<QuantiseRecipe>(std::move(matrix),
                                           power ? Caster::Scale::kPowerOfTwo : Caster::Scale::kF32,
-                                          Checkpoint::Entry{});
+                                          scale_dtype, Checkpoint::Entry{});
 }
 
 std::shared_ptr<const Recipe> quantise_recipe(MatrixPtr matrix, const Checkpoint::Entry& scale) {
-  return std::make_shared<QuantiseRecipe>(std::move(matrix), Caster::Scale::kGiven, scale);
+  return std::make_shared<QuantiseRecipe>(std::move(matrix), Caster::Scale::kGiven,
+                                          scale.tensor->dtype, scale);
 }
 
 }  // namespace ds::convert

@@ -40,6 +40,13 @@ class HfPlanner {
     } else if (source.config.quantization && source.config.quantization->scale_fmt == "ue8m0") {
       format_ = ScaleFormat::kUe8m0;
     }
+    if (settings.scale_dtype == "e8m0") {
+      if (format_ != ScaleFormat::kUe8m0) {
+        throw Error(ExitCode::kUsage, "--scale_dtype e8m0 holds powers of two only",
+                    "add --scale_fmt ue8m0");
+      }
+      scale_dtype_ = DType::kF8E8M0;
+    }
     if (!settings.reuse_scales_from.empty()) {
       scales_ = open_source(settings.reuse_scales_from, run).checkpoint;
     }
@@ -50,7 +57,7 @@ class HfPlanner {
     if (!problems_.empty()) refuse();
     if (scales_) refuse_unused_scales();
     OutputPlan plan;
-    plan.identity = fmt::format("{} {} {} {}\n{}{}", settings_.to,
+    plan.identity = fmt::format("{} {} {} {} {}\n{}{}", settings_.to, settings_.scale_dtype,
                                 format_ == ScaleFormat::kUe8m0 ? "ue8m0" : "f32", settings_.mtp,
                                 settings_.allow_overflow, identity_of(source_.checkpoint),
                                 scales_ ? identity_of(*scales_) : "");
@@ -111,8 +118,9 @@ class HfPlanner {
     } else {
       // The codes keep their values; other writers' scale dtypes become F32, exactly.
       push(tensor, tensor.dtype, copy_recipe(entry));
-      push(*scale.tensor, DType::kF32,
-           scale.tensor->dtype == DType::kF32 ? copy_recipe(scale) : widen_scale_recipe(scale));
+      push(*scale.tensor, scale_dtype_,
+           scale.tensor->dtype == scale_dtype_ ? copy_recipe(scale)
+                                               : scale_recipe(scale, scale_dtype_));
     }
   }
 
@@ -145,8 +153,8 @@ class HfPlanner {
     const std::vector<std::int64_t> shape{(tensor.shape[0] + 127) / 128,
                                           (tensor.shape[1] + 127) / 128};
     if (!scales_) {
-      units_.push_back({{{tensor.name, DType::kF8E4M3, tensor.shape}, {name, DType::kF32, shape}},
-                        quantise_recipe(std::move(matrix), format_)});
+      units_.push_back({{{tensor.name, DType::kF8E4M3, tensor.shape}, {name, scale_dtype_, shape}},
+                        quantise_recipe(std::move(matrix), format_, scale_dtype_)});
       return;
     }
     const Checkpoint::Entry scale = scales_->find(name);
@@ -213,6 +221,7 @@ class HfPlanner {
   cli::Run& run_;
   std::optional<DType> dtype_;
   ScaleFormat format_ = ScaleFormat::kF32;
+  DType scale_dtype_ = DType::kF32;
   std::optional<Checkpoint> scales_;
   std::vector<Unit> units_;
   std::vector<std::string> problems_;

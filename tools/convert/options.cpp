@@ -40,6 +40,10 @@ void declare_weights(CLI::App& app, WeightsSettings& s) {
                        "with --to fp8: scales; auto: as the input's, else f32"),
         {"auto", "f32", "ue8m0"})
       ->group(group);
+  words(app.add_option("--scale_dtype", s.scale_dtype,
+                       "with --scale_fmt ue8m0: how scales are stored"),
+        {"f32", "e8m0"})
+      ->group(group);
   app.add_option("--reuse_scales_from", s.reuse_scales_from,
                  "with --to fp8: FP8 checkpoint whose scales are taken")
       ->group(group);

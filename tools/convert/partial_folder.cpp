@@ -31,11 +31,13 @@ PartialFolder::PartialFolder(const fs::path& output, const std::string& digest, 
   if (fs::exists(fs::symlink_status(path_))) {
     lock();
     if (resume) read_state(digest);
-    if (!resumed_) {
+    if (resumed_) {
+      clear([](const std::string& name) { return name[0] == '.' && name != kStateFile; });
+    } else {
       run.info(path_.string() +
                (resume ? ": made from other files or settings, begun anew"
                        : ": left by an interrupted run, begun anew (--resume continues it)"));
-      clear();
+      clear([](const std::string&) { return true; });
     }
   } else {
     if (resume) run.info("nothing to resume, begun anew");
@@ -103,11 +105,14 @@ void PartialFolder::read_state(const std::string& digest) {
   if (resumed_) notes_ = state.value("notes", nlohmann::json());
 }
 
-void PartialFolder::clear() {
-  for (const auto& entry : fs::directory_iterator(path_)) {
+void PartialFolder::clear(const std::function<bool(const std::string&)>& goes) {
+  std::vector<fs::path> entries;
+  for (const auto& entry : fs::directory_iterator(path_)) entries.push_back(entry.path());
+  for (const fs::path& entry : entries) {
+    if (!goes(entry.filename().string())) continue;
     std::error_code error;
-    fs::remove_all(entry.path(), error);
-    if (error) io_error(entry.path(), "cannot be removed", error.value());
+    fs::remove_all(entry, error);
+    if (error) io_error(entry, "cannot be removed", error.value());
   }
 }
 

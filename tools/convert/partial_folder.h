@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -14,7 +15,8 @@ namespace ds::convert {
 // Error(kIo).
 class PartialFolder {
  public:
-  // With `resume`, what an earlier run of the same digest left is kept; all else is cleared.
+  // With `resume`, the whole files that an earlier run of the same digest left are kept; all else
+  // is cleared, files it was writing as it was killed included.
   PartialFolder(const std::filesystem::path& output, const std::string& digest, bool resume,
                 cli::Run& run);
   ~PartialFolder();
@@ -34,7 +36,7 @@ class PartialFolder {
  private:
   void lock();
   void read_state(const std::string& digest);
-  void clear();
+  void clear(const std::function<bool(const std::string&)>& goes);
 
   std::filesystem::path path_;
   std::string digest_;

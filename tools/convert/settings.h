@@ -13,6 +13,7 @@ struct WeightsSettings {
   std::string to;
   int mp = 1;
   std::string scale_fmt = "auto";
+  std::string scale_dtype = "f32";
   std::string reuse_scales_from;
   std::string mtp = "auto";
   std::string max_shard_size = "5GB";

@@ -21,10 +21,11 @@ void check_flags(const WeightsSettings& s) {
   };
   only_with(s.mp != 1, "--mp", "inference");
   only_with(s.scale_fmt != "auto", "--scale_fmt", "fp8");
+  only_with(s.scale_dtype != "f32", "--scale_dtype", "fp8");
   only_with(!s.reuse_scales_from.empty(), "--reuse_scales_from", "fp8");
   only_with(s.allow_overflow, "--allow_overflow", "f16");
-  if (s.scale_fmt != "auto" && !s.reuse_scales_from.empty()) {
-    throw Error(ExitCode::kUsage, "--scale_fmt and --reuse_scales_from exclude each other",
+  if ((s.scale_fmt != "auto" || s.scale_dtype != "f32") && !s.reuse_scales_from.empty()) {
+    throw Error(ExitCode::kUsage, "--reuse_scales_from excludes --scale_fmt and --scale_dtype",
                 "the scales are taken as they are");
   }
 }

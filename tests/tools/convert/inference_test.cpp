@@ -216,6 +216,14 @@ TEST_CASE("inference: a tensor that the layout has no name for") {
   const Outcome outcome = convert({"weights", temp / "unknown", temp / "no", "--to", "inference"});
   CHECK(outcome.exit_code == 3);
   CHECK(has(outcome.err, "model.layers.0.adapter.weight"));
+  // An expert that config.json does not count would go to no rank at all.
+  auto extra = load_folder(temp / "model");
+  extra["model.layers.1.mlp.experts.8.up_proj.weight"] =
+      extra.at("model.layers.1.mlp.experts.7.up_proj.weight");
+  save_folder(temp / "extra", tiny_config({}), extra);
+  const Outcome uncounted = convert({"weights", temp / "extra", temp / "no", "--to", "inference"});
+  CHECK(uncounted.exit_code == 3);
+  CHECK_MESSAGE(has(uncounted.err, "experts.8.up_proj"), uncounted.err);
   // To another dtype it goes as it is.
   converted({"weights", temp / "unknown", temp / "wide", "--to", "hf"});
   CHECK(load_folder(temp / "wide") == tensors);
