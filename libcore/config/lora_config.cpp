@@ -66,7 +66,7 @@ std::vector<std::string> read_names(const json& value, const std::string& where)
   return out;
 }
 
-void refuse_unsupported(const JsonObject& config) {
+void refuse_unsupported(const JsonObject& config, WholeModules whole) {
   const json& object = config.value();
   struct Rule {
     const char* key;
@@ -93,6 +93,7 @@ void refuse_unsupported(const JsonObject& config) {
   };
   for (const Rule& rule : kRules) {
     if (is_unset(object, rule.key)) continue;
+    if (whole == WholeModules::kAllow && std::string_view(rule.key) == "modules_to_save") continue;
     fail(config.where() + ": key '" + rule.key + "' is " +
              object.at(rule.key).dump(-1, ' ', false, json::error_handler_t::replace) +
              ", which is not supported (" + rule.meaning + ")",
@@ -136,7 +137,8 @@ std::vector<std::pair<std::string, double>> parse_alpha_pattern(std::string_view
   return read_pattern<double>(parse_ordered(json_text), where);
 }
 
-LoraConfig parse_lora_config(std::string_view json_text, const std::string& where) {
+LoraConfig parse_lora_config(std::string_view json_text, const std::string& where,
+                             WholeModules whole) {
   const json object = parse_json_text(json_text, where);
   if (!object.is_object()) fail(where + ": a JSON object is needed");
   const JsonObject config(object, where);
@@ -144,7 +146,7 @@ LoraConfig parse_lora_config(std::string_view json_text, const std::string& wher
   if (type != "LORA") {
     fail(where + ": peft_type '" + type + "' is not supported, only LORA is");
   }
-  refuse_unsupported(config);
+  refuse_unsupported(config, whole);
 
   LoraConfig out;
   out.r = config.integer("r", 8);
@@ -204,6 +206,12 @@ LoraConfig parse_lora_config(std::string_view json_text, const std::string& wher
            "expression");
     }
   }
+  if (!is_unset(object, "modules_to_save")) {
+    out.modules_to_save = read_names(object.at("modules_to_save"), where + ": modules_to_save");
+    // They are never adapted, whatever the targets say.
+    out.exclude_modules.insert(out.exclude_modules.end(), out.modules_to_save.begin(),
+                               out.modules_to_save.end());
+  }
   const ordered_json ordered = parse_ordered(json_text);
   const auto member = [&](const char* key) {
     return ordered.contains(key) ? ordered.at(key) : ordered_json(nullptr);
@@ -213,7 +221,7 @@ LoraConfig parse_lora_config(std::string_view json_text, const std::string& wher
   return out;
 }
 
-LoraConfig load_lora_config(const std::filesystem::path& folder) {
+LoraConfig load_lora_config(const std::filesystem::path& folder, WholeModules whole) {
   const std::filesystem::path path = folder / "adapter_config.json";
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) {
@@ -223,7 +231,7 @@ LoraConfig load_lora_config(const std::filesystem::path& folder) {
   if (std::filesystem::file_size(path, ignored) > std::uintmax_t{64} << 20) {
     fail(path.string() + ": more than 64 MiB for an adapter's settings");
   }
-  return parse_lora_config(read_file(path), path.string());
+  return parse_lora_config(read_file(path), path.string(), whole);
 }
 
 }  // namespace ds

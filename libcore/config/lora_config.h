@@ -55,6 +55,7 @@ struct LoraConfig {
   std::vector<std::pair<std::string, std::int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;
   std::string base_model_name_or_path;
+  std::vector<std::string> modules_to_save;  // stored whole beside the adapter, never adapted
 };
 
 // The adapter of one module.
@@ -83,9 +84,13 @@ std::vector<LoraTarget> match_targets(const LoraConfig& lora, const ModelConfig&
 void set_targets(LoraConfig& lora, const std::string& spelling, const ModelConfig& model);
 
 // Reads FOLDER/adapter_config.json as PEFT 0.10 to 0.21 write it; unknown keys are ignored. Throws
-// Error(kBadInput) naming the key that we cannot honour (formats.md 7.6).
-LoraConfig load_lora_config(const std::filesystem::path& folder);
-LoraConfig parse_lora_config(std::string_view json_text, const std::string& where);
+// Error(kBadInput) naming the key that we cannot honour (formats.md 7.6); modules_to_save is one of
+// them unless the caller takes whole weights.
+enum class WholeModules { kRefuse, kAllow };
+LoraConfig load_lora_config(const std::filesystem::path& folder,
+                            WholeModules whole = WholeModules::kRefuse);
+LoraConfig parse_lora_config(std::string_view json_text, const std::string& where,
+                             WholeModules whole = WholeModules::kRefuse);
 // {"REGEX": NUMBER, ...} of rank_pattern and alpha_pattern, in the text's order. `where` names the
 // text in errors. Throws Error(kBadInput).
 std::vector<std::pair<std::string, std::int64_t>> parse_rank_pattern(std::string_view json_text,

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <set>
 #include <system_error>
 #include <utility>
 
@@ -15,9 +14,6 @@
 namespace ds {
 
 namespace {
-
-constexpr const char* kTensorFile = "adapter_model.safetensors";
-constexpr const char* kConfigFile = "adapter_config.json";
 
 // Calls f(row, column, value) for every element of a rank <= 2 F32 or F64 tensor.
 template <class F>
@@ -47,34 +43,6 @@ void expect_finite(const Parameter& parameter) {
                             parameter.name),
                 "training has diverged: go on from the last checkpoint with a lower learning rate");
   }
-}
-
-// The tensor file of an adapter folder.
-std::filesystem::path tensor_file(const std::filesystem::path& folder) {
-  std::error_code error;
-  const auto path = folder / kTensorFile;
-  if (std::filesystem::exists(path, error)) return path;
-  for (const char* old : {"adapter_model.bin", "adapter_model.pt"}) {
-    if (std::filesystem::exists(folder / old, error)) {
-      throw Error(ExitCode::kBadInput,
-                  fmt::format("{}: {} is a pickle file, which is never opened here; needed is {}",
-                              folder.string(), old, kTensorFile),
-                  "convert it with the library that wrote it (save_pretrained with "
-                  "safe_serialization=True)");
-    }
-  }
-  // An adapter that is not named "default" lies one folder deeper.
-  std::string hint = "give the folder that holds adapter_config.json and adapter_model.safetensors";
-  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
-       it.increment(error)) {
-    std::error_code inner;
-    if (std::filesystem::exists(it->path() / kTensorFile, inner)) {
-      hint = fmt::format("did you mean {}?", it->path().string());
-      break;
-    }
-  }
-  throw Error(ExitCode::kBadInput, fmt::format("{}: has no {}", folder.string(), kTensorFile),
-              hint);
 }
 
 }  // namespace
@@ -115,33 +83,20 @@ void save_adapter(const std::filesystem::path& folder, const LoraConfig& lora,
     tensors.push_back(std::move(tensor));
   }
   // The tensors first: a folder with a configuration is then never without its tensors.
-  write_safetensors(folder / kTensorFile, std::move(tensors), {{"format", "pt"}});
-  write_file(folder / kConfigFile, config);
+  write_safetensors(folder / kAdapterTensorFile, std::move(tensors), {{"format", "pt"}});
+  write_file(folder / kAdapterConfigFile, config);
 }
 
 void load_adapter(const std::filesystem::path& folder, const LoraConfig& lora,
                   const std::vector<Parameter*>& parameters) {
-  const SafetensorsFile file = SafetensorsFile::open(tensor_file(folder));
-  const std::vector<AdapterSource> sources = match_adapter(file, lora, parameters);
-
-  // Checked before the first value is stored, so that a refused file changes nothing.
-  std::set<const TensorInfo*> used;
-  for (const AdapterSource& source : sources) used.insert(source.tensor);
-  for (const TensorInfo& tensor : file.tensors()) {
-    if (!used.contains(&tensor)) continue;
-    const std::byte* data = file.data(tensor);
-    const std::int64_t count =
-        static_cast<std::int64_t>(tensor.end - tensor.begin) / kernels::dtype_size(tensor.dtype);
-    for (std::int64_t i = 0; i < count; ++i) {
-      const float value = adapter_value(data, tensor.dtype, i);
-      if (!std::isfinite(value)) {
-        throw Error(ExitCode::kBadInput,
-                    fmt::format("{}: tensor '{}' holds {} at element {}, needed are finite values",
-                                file.path().string(), tensor.name, value, i),
-                    "the adapter is broken: use an earlier checkpoint of its training");
-      }
-    }
+  const SafetensorsFile file = open_adapter_file(folder);
+  std::vector<AdapterSlot> slots;
+  for (const Parameter* parameter : parameters) {
+    slots.push_back({parameter->name, parameter->value.shape()});
   }
+  const std::vector<AdapterSource> sources = match_adapter(file, lora, slots);
+  // Checked before the first value is stored, so that a refused file changes nothing.
+  expect_finite(file, sources);
   for (std::size_t p = 0; p < parameters.size(); ++p) {
     const AdapterSource& source = sources[p];
     const std::byte* data = file.data(*source.tensor);

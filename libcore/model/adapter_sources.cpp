@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <set>
+#include <system_error>
 #include <utility>
 
 #include "libcore/base/error.h"
@@ -70,7 +72,7 @@ std::string_view bare(std::string_view key) {
 }
 
 // What whole-file defect would explain that `key` matches nothing; empty when none would.
-std::string prefix_problem(const std::string& key, const ParameterIndex& index) {
+std::string prefix_problem(const std::string& key, const SlotIndex& index) {
   const std::string plain = without_adapter_name(key);
   const std::string_view rest = bare(plain);
   const std::string name = (rest.starts_with("lm_head") ? "" : "model.") + std::string(rest);
@@ -131,25 +133,56 @@ std::string partner_of(const std::string& name) {
   return "";
 }
 
-// peft stores an unchanged copy of an adapted embedding's weight. It is accepted when its shape is
+// The weight of the model that a key without kAdapterPrefix names: "lm_head.modules_to_save.weight"
+// -> "lm_head.weight".
+std::string whole_name(std::string name) {
+  for (const std::string_view part :
+       {".modules_to_save.default.", ".modules_to_save.", ".base_layer."}) {
+    const std::size_t at = name.rfind(part);
+    if (at != std::string::npos) return name.replace(at, part.size(), ".");
+  }
+  return name;
+}
+
+// peft stores a copy of an adapted embedding's or head's weight. It is accepted when its shape is
 // the adapter's; another shape means a resized vocabulary.
-bool is_embedding_copy(const SafetensorsFile& file, const TensorInfo& tensor, std::string_view key,
-                       const std::vector<Parameter*>& parameters, const ParameterIndex& index) {
+bool is_adapted_copy(const SafetensorsFile& file, const TensorInfo& tensor, std::string_view key,
+                     const std::vector<AdapterSlot>& slots, const SlotIndex& index) {
   constexpr std::string_view kSuffix = ".base_layer.weight";
   if (!key.ends_with(kSuffix)) return false;
   const std::string module(key.substr(0, key.size() - kSuffix.size()));
-  const auto a = index.find(module + ".lora_embedding_A");
-  const auto b = index.find(module + ".lora_embedding_B");
-  if (a == index.end() || b == index.end()) return false;
-  const std::vector<std::int64_t> needed = {parameters[a->second]->value.shape()[0],
-                                            parameters[b->second]->value.shape()[0]};
+  std::vector<std::int64_t> needed;
+  const auto shapes = [&](const char* a_name, const char* b_name, bool a_is_rows) {
+    const auto a = index.find(module + a_name);
+    const auto b = index.find(module + b_name);
+    if (a == index.end() || b == index.end()) return;
+    const std::vector<std::int64_t>& of_a = slots[a->second].shape;
+    const std::vector<std::int64_t>& of_b = slots[b->second].shape;
+    needed = a_is_rows ? std::vector{of_a[0], of_b[0]} : std::vector{of_b[0], of_a[1]};
+  };
+  shapes(".lora_embedding_A", ".lora_embedding_B", true);
+  shapes(".lora_A.weight", ".lora_B.weight", false);
+  if (needed.empty()) return false;
   if (tensor.shape != needed) {
     refuse(file,
-           fmt::format("tensor '{}' has shape {}, but the base model's embedding has {}",
-                       tensor.name, shape_text(tensor.shape), shape_text(needed)),
+           fmt::format("tensor '{}' has shape {}, but the base model's has {}", tensor.name,
+                       shape_text(tensor.shape), shape_text(needed)),
            "an adapter over a resized vocabulary cannot be loaded; use the base it was trained on");
   }
   return true;
+}
+
+// Whether the adapter may bring this weight of the model as a whole: named by modules_to_save, or
+// one of the two that peft saves unasked when the vocabulary was resized.
+bool may_replace(const std::string& name, const LoraConfig& lora) {
+  if (name == "model.embed_tokens.weight" || name == "lm_head.weight") return true;
+  for (const std::string& module : lora.modules_to_save) {
+    for (std::string path = name; path.find('.') != std::string::npos;) {
+      path.resize(path.rfind('.'));  // the module's, then its parents'
+      if (path == module || path.ends_with("." + module)) return true;
+    }
+  }
+  return false;
 }
 
 void check_shape(const SafetensorsFile& file, const TensorInfo& tensor,
@@ -172,23 +205,50 @@ void check_shape(const SafetensorsFile& file, const TensorInfo& tensor,
 }
 
 AdapterSource plain_source(const SafetensorsFile& file, const TensorInfo& tensor,
-                           const Parameter& parameter, const LoraConfig& lora) {
-  const std::vector<std::int64_t>& shape = parameter.value.shape();
+                           const AdapterSlot& slot, const LoraConfig& lora) {
+  const std::vector<std::int64_t>& shape = slot.shape;
   AdapterSource source;
   source.tensor = &tensor;
-  if (parameter.name.ends_with(".lora_embedding_A")) {  // [vocab, r] here, [r, vocab] in the file
+  if (slot.name.ends_with(".lora_embedding_A")) {  // [vocab, r] here, [r, vocab] in the file
     check_shape(file, tensor, {shape[1], shape[0]}, lora, 0);
     source.row_step = 1;
     source.col_step = shape[0];
     return source;
   }
-  const bool is_a = parameter.role == ParameterRole::kLoraA;
+  const bool is_a = slot.name.ends_with(".lora_A.weight");
   check_shape(file, tensor, shape, lora, shape.size() < 2 ? 9 : (is_a ? 0 : 1));
   source.row_step = shape.empty() ? 0 : shape.back();
   return source;
 }
 
 }  // namespace
+
+SafetensorsFile open_adapter_file(const std::filesystem::path& folder) {
+  std::error_code error;
+  const auto path = folder / kAdapterTensorFile;
+  if (std::filesystem::exists(path, error)) return SafetensorsFile::open(path);
+  for (const char* old : {"adapter_model.bin", "adapter_model.pt"}) {
+    if (std::filesystem::exists(folder / old, error)) {
+      throw Error(ExitCode::kBadInput,
+                  fmt::format("{}: {} is a pickle file, which is never opened here; needed is {}",
+                              folder.string(), old, kAdapterTensorFile),
+                  "convert it with the library that wrote it (save_pretrained with "
+                  "safe_serialization=True)");
+    }
+  }
+  // An adapter that is not named "default" lies one folder deeper.
+  std::string hint = "give the folder that holds adapter_config.json and adapter_model.safetensors";
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
+       it.increment(error)) {
+    std::error_code inner;
+    if (std::filesystem::exists(it->path() / kAdapterTensorFile, inner)) {
+      hint = fmt::format("did you mean {}?", it->path().string());
+      break;
+    }
+  }
+  throw Error(ExitCode::kBadInput,
+              fmt::format("{}: has no {}", folder.string(), kAdapterTensorFile), hint);
+}
 
 float adapter_value(const std::byte* data, DType dtype, std::int64_t i) {
   if (dtype == DType::kF32) {
@@ -208,12 +268,29 @@ float adapter_value(const std::byte* data, DType dtype, std::int64_t i) {
   return static_cast<float>(value);
 }
 
-std::vector<AdapterSource> match_adapter(const SafetensorsFile& file, const LoraConfig& lora,
-                                         const std::vector<Parameter*>& parameters) {
-  ParameterIndex index;
-  for (std::size_t i = 0; i < parameters.size(); ++i) index.emplace(parameters[i]->name, i);
+std::vector<AdapterSlot> adapter_slots(const std::vector<LoraTarget>& targets, bool use_dora) {
+  std::vector<AdapterSlot> slots;
+  for (const LoraTarget& target : targets) {
+    const ModuleInfo& module = target.module;
+    if (module.kind == ModuleKind::kEmbedding) {
+      slots.push_back({module.path + ".lora_embedding_A", {module.in, target.rank}});
+      slots.push_back({module.path + ".lora_embedding_B", {module.out, target.rank}});
+      continue;
+    }
+    slots.push_back({module.path + ".lora_A.weight", {target.rank, module.in}});
+    slots.push_back({module.path + ".lora_B.weight", {module.out, target.rank}});
+    if (use_dora) slots.push_back({module.path + ".lora_magnitude_vector", {module.out}});
+  }
+  return slots;
+}
 
-  std::vector<AdapterSource> sources(parameters.size());
+std::vector<AdapterSource> match_adapter(const SafetensorsFile& file, const LoraConfig& lora,
+                                         const std::vector<AdapterSlot>& slots,
+                                         std::vector<WholeWeight>* whole) {
+  SlotIndex index;
+  for (std::size_t i = 0; i < slots.size(); ++i) index.emplace(slots[i].name, i);
+
+  std::vector<AdapterSource> sources(slots.size());
   std::vector<std::string> fused;
   std::vector<std::string> unmatched;
   std::set<std::string> keys;
@@ -221,11 +298,20 @@ std::vector<AdapterSource> match_adapter(const SafetensorsFile& file, const Lora
   for (const TensorInfo& tensor : file.tensors()) {
     const bool prefixed = tensor.name.starts_with(kAdapterPrefix);
     const std::string key = prefixed ? tensor.name.substr(kAdapterPrefix.size()) : tensor.name;
-    if (is_embedding_copy(file, tensor, key, parameters, index)) continue;
+    if (is_adapted_copy(file, tensor, key, slots, index)) {
+      if (whole != nullptr) whole->push_back({whole_name(key), &tensor, true});
+      continue;
+    }
     const auto found = index.find(key);
     if (prefixed && found != index.end()) {
       sources[found->second].tensor = &tensor;
       keys.insert(key);
+      ++matched;
+      continue;
+    }
+    const bool plain = key.find(".lora_") == std::string::npos;
+    if (whole != nullptr && prefixed && plain && may_replace(whole_name(key), lora)) {
+      whole->push_back({whole_name(key), &tensor, false});
       ++matched;
       continue;
     }
@@ -244,8 +330,8 @@ std::vector<AdapterSource> match_adapter(const SafetensorsFile& file, const Lora
     std::string problem = prefix_problem(unmatched.front(), index);
     if (problem.empty()) {
       std::vector<std::string> names;
-      for (std::size_t i = 0; i < std::min<std::size_t>(parameters.size(), 4096); ++i) {
-        names.push_back(std::string(kAdapterPrefix) + parameters[i]->name);
+      for (std::size_t i = 0; i < std::min<std::size_t>(slots.size(), 4096); ++i) {
+        names.push_back(std::string(kAdapterPrefix) + slots[i].name);
       }
       const std::string near = nearest_name(unmatched.front(), names);
       problem = fmt::format("the first is '{}'", unmatched.front());
@@ -274,12 +360,12 @@ std::vector<AdapterSource> match_adapter(const SafetensorsFile& file, const Lora
            hint);
   }
 
-  if (!fused.empty()) match_fused_experts(file, fused, parameters, index, sources);
+  if (!fused.empty()) match_fused_experts(file, fused, slots, index, sources);
   std::vector<std::string> missing;
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
+  for (std::size_t i = 0; i < slots.size(); ++i) {
     AdapterSource& source = sources[i];
     if (source.tensor == nullptr) {
-      missing.push_back(std::string(kAdapterPrefix) + parameters[i]->name);
+      missing.push_back(std::string(kAdapterPrefix) + slots[i].name);
       continue;
     }
     const DType dtype = source.tensor->dtype;
@@ -290,16 +376,35 @@ std::vector<AdapterSource> match_adapter(const SafetensorsFile& file, const Lora
              "store the adapter in one of these types");
     }
     if (source.row_step == 0) {
-      source = plain_source(file, *source.tensor, *parameters[i], lora);
+      source = plain_source(file, *source.tensor, slots[i], lora);
     }
   }
   if (!missing.empty()) {
     refuse(file,
-           fmt::format("lacks {} of {} adapter tensors: {}", missing.size(), parameters.size(),
+           fmt::format("lacks {} of {} adapter tensors: {}", missing.size(), slots.size(),
                        listed(missing)),
            "the file belongs to other target modules, or is incomplete");
   }
   return sources;
+}
+
+void expect_finite(const SafetensorsFile& file, const std::vector<AdapterSource>& sources) {
+  std::set<const TensorInfo*> used;
+  for (const AdapterSource& source : sources) used.insert(source.tensor);
+  for (const TensorInfo& tensor : file.tensors()) {
+    if (!used.contains(&tensor)) continue;
+    const std::byte* data = file.data(tensor);
+    const std::int64_t count =
+        static_cast<std::int64_t>(tensor.end - tensor.begin) / kernels::dtype_size(tensor.dtype);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float value = adapter_value(data, tensor.dtype, i);
+      if (std::isfinite(value)) continue;
+      refuse(file,
+             fmt::format("tensor '{}' holds {} at element {}, needed are finite values",
+                         tensor.name, value, i),
+             "the adapter is broken: use an earlier checkpoint of its training");
+    }
+  }
 }
 
 }  // namespace ds

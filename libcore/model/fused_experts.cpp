@@ -24,7 +24,7 @@ struct Wrapper {
   const TensorInfo* b = nullptr;
 };
 
-// The experts of one layer, as the parameters describe them.
+// The experts of one layer, as the slots describe them.
 struct Layer {
   std::string path;  // "model.layers.3.mlp.experts"
   std::int64_t experts = 0;
@@ -39,9 +39,9 @@ struct Layer {
 
 class Matcher {
  public:
-  Matcher(const SafetensorsFile& file, const std::vector<Parameter*>& parameters,
-          const ParameterIndex& index, std::vector<AdapterSource>& sources)
-      : file_(file), parameters_(parameters), index_(index), sources_(sources) {}
+  Matcher(const SafetensorsFile& file, const std::vector<AdapterSlot>& slots,
+          const SlotIndex& index, std::vector<AdapterSource>& sources)
+      : file_(file), slots_(slots), index_(index), sources_(sources) {}
 
   void match(const std::string& key, const Wrapper& wrapper) {
     if (wrapper.a == nullptr || wrapper.b == nullptr) {
@@ -89,7 +89,7 @@ class Matcher {
         place(expert + "gate_proj", wrapper, layer, e, rank, 0, 0);
         place(expert + "up_proj", wrapper, layer, e, rank, 0, layer.width);
       } else {
-        const std::int64_t half = rank % 2 == 0 ? rank / 2 : 0;  // 0: fits no parameter
+        const std::int64_t half = rank % 2 == 0 ? rank / 2 : 0;  // 0: fits no slot
         place(expert + "gate_proj", wrapper, layer, e, half, 0, 0);
         place(expert + "up_proj", wrapper, layer, e, half, half, layer.width);
         if (e == 0) expect_block_diagonal(wrapper, layer, rank);
@@ -128,7 +128,7 @@ class Matcher {
   }
 
   const std::vector<std::int64_t>& shape_of(const std::string& name) const {
-    return parameters_[index_.at(name)]->value.shape();
+    return slots_[index_.at(name)].shape;
   }
 
   std::int64_t rank_of(const std::string& module, const Wrapper& wrapper) const {
@@ -139,7 +139,7 @@ class Matcher {
                          module),
              "add it to the adapter's targets");
     }
-    return parameters_[found->second]->value.shape()[0];
+    return slots_[found->second].shape[0];
   }
 
   // Sources of one module's A and B: ranks [k0, k0 + rank) and B's rows from row0 of expert e.
@@ -161,7 +161,7 @@ class Matcher {
     for (const std::size_t i : {a, b}) {
       if (sources_[i].tensor != nullptr) {
         refuse(file_,
-               fmt::format("holds '{}' twice: in '{}' and in '{}'", parameters_[i]->name,
+               fmt::format("holds '{}' twice: in '{}' and in '{}'", slots_[i].name,
                            sources_[i].tensor->name, wrapper.a->name),
                "keep either the fused or the per-expert tensors");
       }
@@ -194,8 +194,8 @@ class Matcher {
   }
 
   const SafetensorsFile& file_;
-  const std::vector<Parameter*>& parameters_;
-  const ParameterIndex& index_;
+  const std::vector<AdapterSlot>& slots_;
+  const SlotIndex& index_;
   std::vector<AdapterSource>& sources_;
 };
 
@@ -209,7 +209,7 @@ bool is_fused_expert_key(std::string_view key) {
 }
 
 void match_fused_experts(const SafetensorsFile& file, const std::vector<std::string>& keys,
-                         const std::vector<Parameter*>& parameters, const ParameterIndex& index,
+                         const std::vector<AdapterSlot>& slots, const SlotIndex& index,
                          std::vector<AdapterSource>& sources) {
   std::map<std::string, Wrapper> wrappers;  // by key without ".lora_X.weight"
   for (const std::string& key : keys) {
@@ -217,7 +217,7 @@ void match_fused_experts(const SafetensorsFile& file, const std::vector<std::str
     const TensorInfo* tensor = file.find(std::string(kAdapterPrefix) + key);
     (key.ends_with(kA) ? wrapper.a : wrapper.b) = tensor;
   }
-  Matcher matcher(file, parameters, index, sources);
+  Matcher matcher(file, slots, index, sources);
   for (const auto& [name, wrapper] : wrappers) {
     std::string path = name;
     if (path.ends_with(kInner)) path.resize(path.size() - kInner.size());
