@@ -1,15 +1,20 @@
 #include "libcore/cli/app.h"
+#include "tools/convert/merge.h"
 #include "tools/convert/options.h"
 #include "tools/convert/weights.h"
 
 int main(int argc, char** argv) {
   using namespace ds::convert;
   WeightsSettings weights;
+  MergeSettings merge;
   const ds::cli::Program program{
       .name = "deepseek-convert",
       .summary = "weights, adapters and data in other formats",
       .subcommands = {{"weights", "a checkpoint in another dtype or layout",
                        [&](CLI::App& app) { declare_weights(app, weights); },
-                       [&](ds::cli::Run& run) { run_weights(weights, run); }}}};
+                       [&](ds::cli::Run& run) { run_weights(weights, run); }},
+                      {"merge", "a model with an adapter's changes in its weights",
+                       [&](CLI::App& app) { declare_merge(app, merge); },
+                       [&](ds::cli::Run& run) { run_merge(merge, run); }}}};
   return ds::cli::run_main(argc, argv, program);
 }

@@ -59,4 +59,21 @@ void declare_weights(CLI::App& app, WeightsSettings& s) {
       ->group(group);
 }
 
+void declare_merge(CLI::App& app, MergeSettings& s) {
+  const char* group = "Merge";
+  app.add_option("--model,model", s.model, "checkpoint folder, or a model's name")
+      ->required()
+      ->group(group);
+  app.add_option("--adapter,adapter", s.adapter, "adapter folder as PEFT writes it")
+      ->required()
+      ->group(group);
+  add_output(app, s.out);
+  words(app.add_option("--dtype", s.dtype, "dtype of the weights; keep: of each as it is"),
+        {"keep", "bf16", "f32", "fp8"})
+      ->group(group);
+  app.add_option("--max_shard_size", s.max_shard_size,
+                 "bytes of tensors in a file, at most; without it the model's files are kept")
+      ->group(group);
+}
+
 }  // namespace ds::convert

@@ -3,10 +3,12 @@
 
 #include <CLI/CLI.hpp>
 
+#include "tools/convert/merge.h"
 #include "tools/convert/settings.h"
 
 namespace ds::convert {
 
 void declare_weights(CLI::App& app, WeightsSettings& settings);
+void declare_merge(CLI::App& app, MergeSettings& settings);
 
 }  // namespace ds::convert
