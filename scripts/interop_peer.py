@@ -1,7 +1,7 @@
 """The peer's half of scripts/check_interop: runs inside an environment that scripts/peers makes.
 
 Reads a JSON list of jobs on stdin, prints one JSON list of answers on stdout:
-  {"do": "base"}                                     writes the base model's logits
+  {"do": "base"}                                     writes the base model's logits, or those of the folder "model"
   {"do": "load", "adapter": D}                       writes the logits with the adapter folder D
   {"do": "make", "adapter": D, "lora": {...}}        makes an adapter with random B, saves it to D, writes its logits
 Every job has "logits": the safetensors file to write, tensor 'logits' [rows, positions, vocabulary] float32.
@@ -28,18 +28,19 @@ def write_logits(model, rows, path):
 
 @torch.no_grad()
 def randomise(model, seed):
-    """B away from zero, magnitudes away from the weight's norm: a fresh adapter would change nothing."""
+    """B and an embedding's A away from zero, magnitudes and whole weights away from the base's: a fresh adapter would
+    change nothing."""
     draw = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or "lora_embedding_" in name:
             weight.copy_(0.05 * torch.randn(weight.shape, generator=draw))
-        elif "lora_magnitude" in name:
+        elif "lora_magnitude" in name or ".modules_to_save." in name:
             weight.mul_(1 + 0.05 * torch.randn(weight.shape, generator=draw))
 
 
 def run(job, args, rows):
     """The warnings of loading are part of the answer: peft says there which weights found no place."""
-    base = peer_reference.load(args.model)
+    base = peer_reference.load(job.get("model", args.model))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         if job["do"] == "base":
