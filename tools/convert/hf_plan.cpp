@@ -17,16 +17,6 @@ namespace {
 
 constexpr std::size_t kMostProblems = 20;
 
-bool is_wide(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 ||
-         dtype == DType::kF64;
-}
-
-// Not the correction bias of the router, which stays F32, nor anything unknown.
-bool is_parameter(std::string_view name) {
-  return name.ends_with(".weight") || name.ends_with(".bias");
-}
-
 class HfPlanner {
  public:
   HfPlanner(const Source& source, const WeightsSettings& settings, cli::Run& run)

@@ -89,11 +89,11 @@ std::vector<Placed> place(const Source& source, cli::Run& run) {
     }
     placed.name = *name;
     if (name->expert >= source.config.n_routed_experts) {
-      throw Error(ExitCode::kBadInput,
-                  fmt::format("{}: tensor {} belongs to none of the {} experts of config.json",
-                              entry.file->path().string(), tensor.name,
-                              source.config.n_routed_experts),
-                  "restore the config.json that belongs to these weights");
+      throw Error(
+          ExitCode::kBadInput,
+          fmt::format("{}: tensor {} belongs to none of the {} experts of config.json",
+                      entry.file->path().string(), tensor.name, source.config.n_routed_experts),
+          "restore the config.json that belongs to these weights");
     }
     const TensorInfo* owner = &tensor;
     const std::string_view weight = weight_of_scale(tensor.name);

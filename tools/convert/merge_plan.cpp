@@ -21,11 +21,6 @@ namespace {
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr std::string_view kHead = "lm_head.weight";
 
-bool is_wide(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 ||
-         dtype == DType::kF64;
-}
-
 class MergePlanner {
  public:
   MergePlanner(const Source& source, const AdapterFolder& adapter, const MergeSettings& settings,
@@ -210,7 +205,7 @@ class MergePlanner {
 
   DType result_dtype(const TensorInfo& tensor) const {
     const bool fp8 = tensor.dtype == DType::kF8E4M3;
-    if (dtype_ && (fp8 || (is_wide(tensor.dtype) && tensor.name.ends_with(".weight")))) {
+    if (dtype_ && (fp8 || (is_wide(tensor.dtype) && is_parameter(tensor.name)))) {
       return *dtype_;
     }
     if (settings_.dtype == "fp8" && is_wide(tensor.dtype) && is_fp8_kind(tensor)) {

@@ -56,6 +56,15 @@ std::string_view weight_of_scale(std::string_view tensor) {
   return tensor.substr(0, tensor.size() - kScaleSuffix.size());
 }
 
+bool is_wide(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF64 || dtype == DType::kBF16 ||
+         dtype == DType::kF16;
+}
+
+bool is_parameter(std::string_view tensor) {
+  return tensor.ends_with(".weight") || tensor.ends_with(".bias");
+}
+
 bool is_fp8_kind(const TensorInfo& tensor) {
   constexpr std::array<std::string_view, 9> kProjections{
       "q_proj", "q_a_proj",  "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj",

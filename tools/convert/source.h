@@ -34,6 +34,11 @@ bool is_mtp(std::string_view tensor, const ModelConfig& config);
 inline constexpr std::string_view kScaleSuffix = "_scale_inv";
 // The weight a scale's name belongs to, empty for other names.
 std::string_view weight_of_scale(std::string_view tensor);
+// F32, F64, BF16 or F16.
+bool is_wide(DType dtype);
+// What a change of dtype concerns: weights and biases, not the router's correction bias, which stays
+// F32, nor anything unknown.
+bool is_parameter(std::string_view tensor);
 // Whether weights of this name are FP8 in FP8 checkpoints of this family (reference/model.md
 // section 7): the projections, never router, embeddings, head, norms, eh_proj.
 bool is_fp8_kind(const TensorInfo& tensor);
