@@ -227,25 +227,27 @@ class GgufMatrix final : public Matrix {
 
 class GgufCopyRecipe final : public Recipe {
  public:
-  explicit GgufCopyRecipe(const GgufModel::Entry& entry) : entry_(entry) {}
+  GgufCopyRecipe(const GgufModel::Entry& entry, std::uint64_t offset, std::uint64_t bytes)
+      : file_(entry.file->file()), begin_(entry.tensor->begin + offset), bytes_(bytes) {}
   std::size_t pieces() const override {
-    return static_cast<std::size_t>((input_bytes() + kPieceBytes - 1) / kPieceBytes);
+    return static_cast<std::size_t>((bytes_ + kPieceBytes - 1) / kPieceBytes);
   }
-  std::uint64_t input_bytes() const override { return entry_.tensor->bytes(); }
+  std::uint64_t input_bytes() const override { return bytes_; }
   void prefetch(std::size_t piece) const override {
-    entry_.file->file().will_need(entry_.tensor->begin + piece * kPieceBytes, size(piece));
+    file_.will_need(begin_ + piece * kPieceBytes, size(piece));
   }
   void make(std::size_t piece, Workbench& /*bench*/, PieceSink& sink) const override {
     const std::uint64_t offset = piece * kPieceBytes;
-    sink.write(0, offset, entry_.file->data(*entry_.tensor) + offset, size(piece));
-    entry_.file->file().dont_need(entry_.tensor->begin + offset, size(piece));
+    sink.write(0, offset, file_.data() + begin_ + offset, size(piece));
+    file_.dont_need(begin_ + offset, size(piece));
   }
 
  private:
   std::uint64_t size(std::size_t piece) const {
-    return std::min(kPieceBytes, input_bytes() - piece * kPieceBytes);
+    return std::min(kPieceBytes, bytes_ - piece * kPieceBytes);
   }
-  GgufModel::Entry entry_;
+  const MappedFile& file_;
+  std::uint64_t begin_, bytes_;
 };
 
 }  // namespace
@@ -262,8 +264,9 @@ std::shared_ptr<const Recipe> q8_0_recipe(MatrixPtr matrix) {
 MatrixPtr gguf_matrix(const GgufModel::Entry& tensor) {
   return std::make_shared<GgufMatrix>(tensor);
 }
-std::shared_ptr<const Recipe> gguf_copy_recipe(const GgufModel::Entry& tensor) {
-  return std::make_shared<GgufCopyRecipe>(tensor);
+std::shared_ptr<const Recipe> gguf_copy_recipe(const GgufModel::Entry& tensor, std::uint64_t offset,
+                                               std::uint64_t bytes) {
+  return std::make_shared<GgufCopyRecipe>(tensor, offset, bytes);
 }
 
 }  // namespace ds::convert

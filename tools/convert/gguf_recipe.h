@@ -27,7 +27,8 @@ std::shared_ptr<const Recipe> q8_0_recipe(MatrixPtr matrix);
 // A tensor of a GGUF file (F32, F16, BF16, Q8_0) as rows of its last dimension. The file must
 // outlive it. Throws Error(kBadInput) for another type.
 MatrixPtr gguf_matrix(const GgufModel::Entry& tensor);
-// Its bytes as they are.
-std::shared_ptr<const Recipe> gguf_copy_recipe(const GgufModel::Entry& tensor);
+// `bytes` of its data from `offset` on, as they are.
+std::shared_ptr<const Recipe> gguf_copy_recipe(const GgufModel::Entry& tensor, std::uint64_t offset,
+                                               std::uint64_t bytes);
 
 }  // namespace ds::convert

@@ -24,12 +24,12 @@ void add_output(CLI::App& app, OutputSettings& s) {
 
 void declare_weights(CLI::App& app, WeightsSettings& s) {
   const char* group = "Weights";
-  app.add_option("--input,input", s.input, "checkpoint folder, or a model's name")
+  app.add_option("--input,input", s.input, "checkpoint folder, a model's name, or a GGUF file")
       ->required()
       ->group(group);
   add_output(app, s.out);
   words(app.add_option("--to", s.to, "dtype or layout of the result"),
-        {"bf16", "f16", "f32", "fp8", "inference", "hf"})
+        {"bf16", "f16", "f32", "fp8", "inference", "hf", "gguf"})
       ->required()
       ->group(group);
   app.add_option("--mp", s.mp, "with --to inference: number of shards")
@@ -55,7 +55,14 @@ void declare_weights(CLI::App& app, WeightsSettings& s) {
       ->capture_default_str()
       ->group(group);
   app.add_flag("--allow_overflow", s.allow_overflow,
-               "with --to f16: values beyond 65504 become 65504")
+               "with --to f16 or gguf: values beyond 65504 become 65504 where f16 is stored")
+      ->group(group);
+  words(app.add_option("--gguf_type", s.gguf_type, "with --to gguf: storage type of the weights"),
+        {"bf16", "f16", "f32", "q8_0"})
+      ->group(group);
+  words(app.add_option("--mla", s.mla,
+                       "with --to gguf: kv_b in two tensors, or in one as llama.cpp had it before"),
+        {"split", "unsplit"})
       ->group(group);
 }
 

@@ -18,6 +18,8 @@ struct WeightsSettings {
   std::string mtp = "auto";
   std::string max_shard_size = "5GB";
   bool allow_overflow = false;
+  std::string gguf_type = "bf16";
+  std::string mla = "split";
 };
 
 }  // namespace ds::convert
