@@ -58,7 +58,7 @@ void run_generate(const GenerateSettings& settings, cli::Run& run) {
   if (settings.prompt.empty() == settings.messages.empty()) {
     throw Error(ExitCode::kUsage, "generate needs exactly one of --prompt and --messages");
   }
-  const Base base = find_base(settings.model.model);
+  const BaseModel base = find_base(settings.model.model);
   const Tokenizer& tokenizer = base.require_tokenizer();
   std::string said;
   const ChatTemplate kind = choose_template(settings.chat_template, base, said);

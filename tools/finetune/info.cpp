@@ -11,7 +11,7 @@
 namespace ds::finetune {
 
 void run_info(const InfoSettings& settings, cli::Run& run) {
-  const Base base = find_base(settings.model);
+  const BaseModel base = find_base(settings.model);
   const ModelConfig& c = base.config;
   const AdapterPlan plan = settings.adapter_folder.empty()
                                ? plan_adapter(settings.adapter, base)

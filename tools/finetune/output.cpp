@@ -92,7 +92,7 @@ fs::path resume_folder(const StateSettings& settings, cli::Run& run) {
   return latest;
 }
 
-void save_weights(const fs::path& folder, const AdapterPlan& adapter, const Base& base,
+void save_weights(const fs::path& folder, const AdapterPlan& adapter, const BaseModel& base,
                   DeepSeekModel& model) {
   if (!adapter.full) {
     save_adapter(folder, adapter.lora, adapter.targets, base.config, model.parameters());
@@ -152,7 +152,7 @@ bool has_product(const fs::path& output, const fs::path& checkpoint, const Adapt
 }
 
 void write_run_files(const fs::path& output, const TrainSettings& settings, cli::Run& run,
-                     const Base& base, const AdapterPlan& adapter, const TrainData& data,
+                     const BaseModel& base, const AdapterPlan& adapter, const TrainData& data,
                      const std::vector<Stage>& stages, const TrainingCurve& curve,
                      const RunPosition& position) {
   ModelCard card;

@@ -26,8 +26,8 @@ void prepare_output(const StateSettings& settings, cli::Run& run);
 std::filesystem::path resume_folder(const StateSettings& settings, cli::Run& run);
 
 // The adapter (or, with full-parameter training, the model's weights) in `folder`.
-void save_weights(const std::filesystem::path& folder, const AdapterPlan& adapter, const Base& base,
-                  DeepSeekModel& model);
+void save_weights(const std::filesystem::path& folder, const AdapterPlan& adapter,
+                  const BaseModel& base, DeepSeekModel& model);
 void load_weights(const std::filesystem::path& folder, const AdapterPlan& adapter,
                   DeepSeekModel& model);
 
@@ -38,7 +38,7 @@ bool has_product(const std::filesystem::path& output, const std::filesystem::pat
 
 // README.md and training.svg.
 void write_run_files(const std::filesystem::path& output, const TrainSettings& settings,
-                     cli::Run& run, const Base& base, const AdapterPlan& adapter,
+                     cli::Run& run, const BaseModel& base, const AdapterPlan& adapter,
                      const TrainData& data, const std::vector<Stage>& stages,
                      const TrainingCurve& curve, const RunPosition& position);
 

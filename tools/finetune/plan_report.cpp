@@ -145,16 +145,6 @@ nlohmann::json plan_json(const Plan& plan) {
   return json;
 }
 
-std::vector<TokenBatch> eval_batches(const Dataset& dataset, std::int64_t tokens) {
-  std::vector<TokenBatch> batches;
-  for (const Example& example : dataset.examples) {
-    const auto length = static_cast<std::int64_t>(example.ids.size());
-    if (batches.empty() || batches.back().tokens() + length > tokens) batches.emplace_back();
-    append_segment(batches.back(), example);
-  }
-  return batches;
-}
-
 void apply_stage_targets(const std::string& targets, const AdapterPlan& adapter,
                          const ModelConfig& config, DeepSeekModel& model) {
   if (targets.empty()) {

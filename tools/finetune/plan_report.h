@@ -41,9 +41,6 @@ nlohmann::json plan_json(const Plan& plan);
 // "attention 48,503,296; experts 3,284,140,032".
 std::string kinds_text(const std::map<std::string, std::int64_t>& by_kind);
 
-// The examples of a dataset as batches of at most `tokens` tokens (at least one row each).
-std::vector<TokenBatch> eval_batches(const Dataset& dataset, std::int64_t tokens);
-
 // Makes exactly the modules of a stage's `targets` spelling trainable (empty: all). Throws
 // Error(kUsage) when it names nothing the adapter has.
 void apply_stage_targets(const std::string& targets, const AdapterPlan& adapter,

@@ -10,7 +10,6 @@
 #include "libcore/base/json.h"
 #include "libcore/base/system.h"
 #include "libcore/cli/environment.h"
-#include "libcore/model/adapter_io.h"
 
 namespace ds::finetune {
 
@@ -64,47 +63,8 @@ void finish(AdapterPlan& plan) {
 
 }  // namespace
 
-const Tokenizer& Base::require_tokenizer() const {
-  if (!tokenizer) {
-    throw Error(ExitCode::kBadInput, tokenizer_problem,
-                "put the model's tokenizer.json and tokenizer_config.json into the folder, or give "
-                "a pre-tokenised dataset of input_ids and labels");
-  }
-  return *tokenizer;
-}
-
-Base find_base(const std::string& model) {
-  Base base;
-  base.name = model;
-  base.folder = find_model(model, cli::model_search_paths());
-  base.config = load_model_config(base.folder);
-  try {
-    base.tokenizer = Tokenizer::load(base.folder);
-  } catch (const Error& error) {
-    base.tokenizer_problem = error.what();
-  }
-  return base;
-}
-
-ChatTemplate choose_template(const std::string& spelling, const Base& base, std::string& said) {
-  if (spelling != "auto") {
-    const auto kind = parse_chat_template(spelling);
-    if (!kind) {
-      usage(fmt::format("--template {} is unknown", quote_text(spelling)),
-            "choose auto, v2, v3, v3.1 or r1");
-    }
-    return *kind;
-  }
-  const std::string text = base.tokenizer ? base.tokenizer->chat_template() : "";
-  if (!text.empty()) {
-    if (const auto kind = detect_chat_template(text)) return *kind;
-  }
-  const ChatTemplate fallback =
-      base.config.model_class == ModelClass::kV2 ? ChatTemplate::kV2 : ChatTemplate::kV31;
-  said = fmt::format("{}: the chat template is {}; using {} (--template chooses)",
-                     base.folder.string(), text.empty() ? "missing" : "none of DeepSeek's own",
-                     chat_template_name(fallback));
-  return fallback;
+BaseModel find_base(const std::string& model) {
+  return open_base_model(model, cli::model_search_paths());
 }
 
 DatasetOptions dataset_options(const DataSettings& settings, const std::vector<std::string>& files,
@@ -130,7 +90,7 @@ DatasetOptions dataset_options(const DataSettings& settings, const std::vector<s
   return options;
 }
 
-AdapterPlan plan_adapter(const AdapterSettings& settings, const Base& base) {
+AdapterPlan plan_adapter(const AdapterSettings& settings, const BaseModel& base) {
   AdapterPlan plan;
   plan.full = settings.peft_method == "full";
   plan.lora_plus = settings.peft_method == "lora_plus";
@@ -202,16 +162,10 @@ DType compute_dtype(const std::string& spelling) {
   return spelling == "bf16" ? DType::kBF16 : DType::kF32;
 }
 
-std::unique_ptr<DeepSeekModel> load_for_inference(const Base& base, const ModelSettings& settings,
+std::unique_ptr<DeepSeekModel> load_for_inference(const BaseModel& base,
+                                                  const ModelSettings& settings,
                                                   std::int64_t max_positions) {
-  auto model = DeepSeekModel::load(base.config, Checkpoint::open(base.folder),
-                                   compute_dtype(settings.dtype), max_positions);
-  if (!settings.adapter.empty()) {
-    const AdapterPlan plan = plan_adapter_folder(settings.adapter, base.config);
-    model->add_lora(plan.lora, plan.targets);
-    load_adapter(settings.adapter, plan.lora, model->parameters());
-  }
-  return model;
+  return load_with_adapter(base, settings.adapter, compute_dtype(settings.dtype), max_positions);
 }
 
 std::int64_t allowed_memory(const std::string& memory_limit) {

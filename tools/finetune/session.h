@@ -8,26 +8,13 @@
 
 #include "libcore/config/lora_config.h"
 #include "libcore/data/dataset.h"
-#include "libcore/model/deepseek.h"
-#include "libcore/text/tokenizer.h"
+#include "libcore/eval/base_model.h"
 #include "tools/finetune/settings.h"
 
 namespace ds::finetune {
 
-// A base model that was found and understood; its weights are not read yet.
-struct Base {
-  std::string name;              // as the user gave it
-  std::filesystem::path folder;  // where it is
-  ModelConfig config;
-  std::optional<Tokenizer> tokenizer;          // absent when the folder has none we can read
-  std::string tokenizer_problem;               // why it is absent
-  const Tokenizer& require_tokenizer() const;  // throws Error(kBadInput)
-};
-Base find_base(const std::string& model);
-
-// --template: a name, or `auto`: by the tokenizer's template text, else by the model class. `said`
-// is a sentence for people when the choice was not certain.
-ChatTemplate choose_template(const std::string& spelling, const Base& base, std::string& said);
+// open_base_model with the environment's search paths.
+BaseModel find_base(const std::string& model);
 
 DatasetOptions dataset_options(const DataSettings& settings, const std::vector<std::string>& files,
                                ChatTemplate chat_template, const ModelConfig& config);
@@ -41,7 +28,7 @@ struct AdapterPlan {
   std::int64_t trainable = 0;
   std::map<std::string, std::int64_t> by_kind;
 };
-AdapterPlan plan_adapter(const AdapterSettings& settings, const Base& base);
+AdapterPlan plan_adapter(const AdapterSettings& settings, const BaseModel& base);
 // The same from an adapter folder (--adapter).
 AdapterPlan plan_adapter_folder(const std::filesystem::path& folder, const ModelConfig& config);
 
@@ -51,7 +38,8 @@ std::string describe(const AdapterSettings& settings, const AdapterPlan& plan);
 DType compute_dtype(const std::string& spelling);
 
 // Loads base and adapter for evaluation or generation.
-std::unique_ptr<DeepSeekModel> load_for_inference(const Base& base, const ModelSettings& settings,
+std::unique_ptr<DeepSeekModel> load_for_inference(const BaseModel& base,
+                                                  const ModelSettings& settings,
                                                   std::int64_t max_positions);
 
 // Memory this run may use: --memory_limit, else what is available.

@@ -11,6 +11,7 @@
 #include "libcore/base/format.h"
 #include "libcore/base/stop.h"
 #include "libcore/base/system.h"
+#include "libcore/eval/evaluator.h"
 #include "libcore/optim/schedule.h"
 #include "libcore/train/checkpoint_state.h"
 #include "libcore/train/lora_init.h"
@@ -75,7 +76,7 @@ class TrainRun {
 
   const TrainSettings& settings_;
   cli::Run& run_;
-  Base base_;
+  BaseModel base_;
   std::optional<Checkpoint> checkpoint_;  // until the model takes it
   ChatTemplate template_ = ChatTemplate::kV31;
   AdapterPlan adapter_;
@@ -439,7 +440,8 @@ void TrainRun::step_event(const UpdateReport& report, double seconds) {
 
 void TrainRun::evaluate() {
   LossSums sums;
-  for (const TokenBatch& batch : eval_batches(*eval_data_, data_->most_tokens(settings_))) {
+  for (const TokenBatch& batch :
+       eval_batches(eval_data_->examples, data_->most_tokens(settings_))) {
     const LossSums part = trainer_->evaluate(batch);
     sums.loss += part.loss;
     sums.targets += part.targets;

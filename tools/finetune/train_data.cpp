@@ -35,7 +35,8 @@ std::vector<std::string> stage_files(const std::string& spelling) {
 
 }  // namespace
 
-TrainData::TrainData(const TrainSettings& settings, const Base& base, ChatTemplate chat_template) {
+TrainData::TrainData(const TrainSettings& settings, const BaseModel& base,
+                     ChatTemplate chat_template) {
   const Tokenizer* tokenizer = base.tokenizer ? &*base.tokenizer : nullptr;
   const std::vector<std::string> per_stage = stage_files(settings.stage.data);
   const auto load = [&](const std::vector<std::string>& files) {

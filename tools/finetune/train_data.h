@@ -16,7 +16,7 @@ namespace ds::finetune {
 // its position.
 class TrainData {
  public:
-  TrainData(const TrainSettings& settings, const Base& base, ChatTemplate chat_template);
+  TrainData(const TrainSettings& settings, const BaseModel& base, ChatTemplate chat_template);
   // Fixes the order; `stages` as parsed. Slices the data for --stage_data curriculum (easy to hard,
   // by length in tokens).
   void plan(const TrainSettings& settings, const std::vector<Stage>& stages);

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace ds::finetune {
+namespace ds {
 
 // 95 % interval of a share (Wilson score).
 std::pair<double, double> wilson_interval(std::int64_t correct, std::int64_t n);
@@ -24,4 +24,4 @@ struct ClassScore {
 // Text without white space at both ends.
 std::string trimmed(const std::string& text);
 
-}  // namespace ds::finetune
+}  // namespace ds

@@ -1,9 +1,9 @@
-#include "tools/finetune/scoring.h"
+#include "libcore/eval/scoring.h"
 
 #include <algorithm>
 #include <cmath>
 
-namespace ds::finetune {
+namespace ds {
 
 namespace {
 constexpr double kZ95 = 1.959963984540054;
@@ -48,4 +48,4 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
 }
 
-}  // namespace ds::finetune
+}  // namespace ds
