@@ -92,6 +92,9 @@ class CheckpointLoader {
 
   std::vector<CheckpointFinding>& findings() { return findings_; }
   Checkpoint& checkpoint() { return checkpoint_; }
+  std::vector<std::string>& unreadable() { return unreadable_; }
+  bool has_index() const { return has_index_; }
+  bool has_total_size() const { return has_total_size_; }
 
  private:
   const fs::path& folder() const { return checkpoint_.folder_; }
@@ -103,6 +106,15 @@ class CheckpointLoader {
     finding.file = file;
     finding.message = (folder() / file).string() + ": " + what;
     return finding;
+  }
+
+  static void describe(CheckpointFinding& finding, const Error& error) {
+    finding.message = error.what();
+    finding.hint = error.hint();
+    if (const auto* container = dynamic_cast<const ContainerError*>(&error)) {
+      finding.defect = container->defect();
+      finding.subject = container->subject();
+    }
   }
 
   void no_checkpoint() {
@@ -134,9 +146,7 @@ class CheckpointLoader {
       return checkpoint_.files_.emplace_back(std::move(file)).get();
     } catch (const Error& error) {
       if (error.code() != ExitCode::kBadInput) throw;
-      CheckpointFinding& finding = add(Kind::kBadShard, true, name, "");
-      finding.message = error.what();
-      finding.hint = error.hint();
+      describe(add(Kind::kBadShard, true, name, ""), error);
       return nullptr;
     }
   }
@@ -179,17 +189,17 @@ class CheckpointLoader {
 
   void load_index() {
     ShardIndex index;
+    has_index_ = true;
     try {
       const MappedFile file(folder() / kIndexName);
       index = parse_shard_index({reinterpret_cast<const char*>(file.data()), file.size()},
                                 (folder() / kIndexName).string());
     } catch (const Error& error) {
       if (error.code() != ExitCode::kBadInput) throw;
-      CheckpointFinding& finding = add(Kind::kBadIndex, true, kIndexName, "");
-      finding.message = error.what();
-      finding.hint = error.hint();
+      describe(add(Kind::kBadIndex, true, kIndexName, ""), error);
       return;
     }
+    has_total_size_ = index.total_size.has_value();
     std::vector<const SafetensorsFile*> shards(index.files.size());
     std::vector<bool> absent(index.files.size());
     for (std::size_t i = 0; i < index.files.size(); ++i) {
@@ -220,7 +230,10 @@ class CheckpointLoader {
       const TensorInfo* tensor = shard != nullptr ? take(item) : nullptr;
       if (tensor != nullptr) {
         checkpoint_.entries_.push_back({shard, tensor});
-      } else if (shard != nullptr || absent[item.file]) {
+        continue;
+      }
+      unreadable_.push_back(item.tensor);
+      if (shard != nullptr || absent[item.file]) {
         lost[item.file].push_back(item.tensor);
       }
     }
@@ -357,6 +370,9 @@ class CheckpointLoader {
   Checkpoint checkpoint_;
   std::vector<std::string> present_;  // *.safetensors in the folder
   std::vector<CheckpointFinding> findings_;
+  std::vector<std::string> unreadable_;
+  bool has_index_ = false;
+  bool has_total_size_ = false;
 };
 
 Checkpoint Checkpoint::open(const fs::path& folder) {
@@ -378,6 +394,13 @@ std::vector<CheckpointFinding> Checkpoint::inspect(const fs::path& folder) {
   CheckpointLoader loader(folder);
   loader.load();
   return std::move(loader.findings());
+}
+
+CheckpointInspection Checkpoint::examine(const fs::path& folder) {
+  CheckpointLoader loader(folder);
+  loader.load();
+  return {std::move(loader.checkpoint()), std::move(loader.findings()),
+          std::move(loader.unreadable()), loader.has_index(), loader.has_total_size()};
 }
 
 Checkpoint::Entry Checkpoint::find(std::string_view name) const {

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "libcore/io/container_error.h"
 #include "libcore/io/safetensors.h"
 
 namespace ds {
@@ -36,7 +37,10 @@ struct CheckpointFinding {
   std::string hint;                  // what to do, may be empty
   std::string file;                  // the shard or index concerned, without its folder
   std::vector<std::string> tensors;  // all tensors concerned, in name order
+  ContainerDefect defect = ContainerDefect::kNone;  // of a bad shard or index
+  std::string subject;                              // the tensor or key the defect is about
 };
+struct CheckpointInspection;
 
 // Opens the index and every shard's header (mapped). Tensors are found through the index, never by
 // globbing: without an index the folder needs model.safetensors.
@@ -47,6 +51,9 @@ class Checkpoint {
   static Checkpoint open(const std::filesystem::path& folder);
   // Every finding, errors first; for programs that report rather than load. Throws Error(kIo) only.
   static std::vector<CheckpointFinding> inspect(const std::filesystem::path& folder);
+  // The same, and what could be opened in spite of them: entries() holds the tensors that are where
+  // the index says, and may be empty.
+  static CheckpointInspection examine(const std::filesystem::path& folder);
 
   struct Entry {
     const SafetensorsFile* file = nullptr;
@@ -71,6 +78,14 @@ class Checkpoint {
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::vector<Entry> entries_;  // sorted by name
   std::vector<CheckpointFinding> warnings_;
+};
+
+struct CheckpointInspection {
+  Checkpoint checkpoint;
+  std::vector<CheckpointFinding> findings;  // errors first
+  std::vector<std::string> unreadable;  // tensors of the index that could not be reached, sorted
+  bool has_index = false;
+  bool index_has_total_size = false;
 };
 
 // The parsed index file.

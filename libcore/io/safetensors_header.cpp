@@ -10,6 +10,7 @@
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
 #include "libcore/base/utf8.h"
+#include "libcore/io/container_error.h"
 #include "libcore/io/json_cursor.h"
 
 namespace ds {
@@ -20,9 +21,11 @@ constexpr int kSkippedDepth = 128;
 constexpr std::size_t kTypicalEntry = 128;  // bytes of a tensor's entry
 constexpr std::string_view kMetadataKey = "__metadata__";
 
-[[noreturn]] void bad(const std::string& name, const std::string& what,
-                      const std::string& hint = "") {
-  throw Error(ExitCode::kBadInput, name + ": " + what, hint);
+using Defect = ContainerDefect;
+
+[[noreturn]] void bad(const std::string& name, Defect defect, const std::string& what,
+                      const std::string& hint = "", const std::string& subject = "") {
+  throw ContainerError(defect, name + ": " + what, hint, subject);
 }
 
 constexpr const char* kCutHint = "the file was cut off: download or copy it again";
@@ -56,7 +59,9 @@ class HeaderReader {
       do {
         const std::string_view key = cursor_.string(scratch_);
         if (key == kMetadataKey) {
-          if (metadata_seen) bad(name_, "the header has the key \"__metadata__\" twice");
+          if (metadata_seen) {
+            bad(name_, Defect::kDuplicateName, "the header has the key \"__metadata__\" twice");
+          }
           metadata_seen = true;
           cursor_.expect(':');
           metadata();
@@ -73,15 +78,25 @@ class HeaderReader {
     cursor_.expect_end();
     return std::move(header_);
   }
+  // What a syntax error is about, and the tensor concerned.
+  Defect defect() const { return defect_; }
+  std::string subject() const {
+    return defect_ == Defect::kBadMetadata || header_.tensors.empty() ? ""
+                                                                      : header_.tensors.back().name;
+  }
 
  private:
   void metadata() {
     if (cursor_.take_null()) return;
+    defect_ = Defect::kBadMetadata;
     if (cursor_.peek() != '{') {
       cursor_.fail(found() + ", \"__metadata__\" must be an object of strings");
     }
     cursor_.expect('{');
-    if (cursor_.take('}')) return;
+    if (cursor_.take('}')) {
+      defect_ = Defect::kHeaderSyntax;
+      return;
+    }
     std::string key_scratch;
     do {
       const std::string key(cursor_.string(key_scratch));
@@ -91,9 +106,13 @@ class HeaderReader {
                      ", its value must be a string");
       }
       const auto [place, fresh] = header_.metadata.try_emplace(key, cursor_.string(scratch_));
-      if (!fresh) bad(name_, "the metadata has the key " + quote_text(key) + " twice");
+      if (!fresh) {
+        bad(name_, Defect::kDuplicateName, "the metadata has the key " + quote_text(key) + " twice",
+            "", key);
+      }
     } while (cursor_.take(','));
     cursor_.expect('}');
+    defect_ = Defect::kHeaderSyntax;
   }
 
   std::string found() {
@@ -122,6 +141,7 @@ class HeaderReader {
           if (cursor_.peek() != '"') cursor_.fail(found() + ", dtype must be a string" + here());
           const std::string_view text = cursor_.string(scratch_);
           if (!kernels::parse_dtype(text, tensor.dtype)) {
+            defect_ = Defect::kUnknownDtype;
             cursor_.fail("unknown dtype " + quote_text(text) + here());
           }
         } else if (field == "shape") {
@@ -177,6 +197,7 @@ class HeaderReader {
   const std::string& name_;
   std::string scratch_;
   SafetensorsHeader header_;
+  Defect defect_ = Defect::kHeaderSyntax;
 };
 
 void check_names(SafetensorsHeader& header, const std::string& name) {
@@ -189,8 +210,10 @@ void check_names(SafetensorsHeader& header, const std::string& name) {
       header.by_name.begin(), header.by_name.end(),
       [&](std::uint32_t a, std::uint32_t b) { return tensors[a].name == tensors[b].name; });
   if (twice != header.by_name.end()) {
-    bad(name, "the header has the key " + quote_text(tensors[*twice].name) + " twice",
-        "one of two tensors of that name was lost when the file was written: write it again");
+    bad(name, Defect::kDuplicateName,
+        "the header has the key " + quote_text(tensors[*twice].name) + " twice",
+        "one of two tensors of that name was lost when the file was written: write it again",
+        tensors[*twice].name);
   }
 }
 
@@ -203,14 +226,21 @@ std::uint64_t check_offsets(const std::vector<TensorInfo>& tensors, const std::s
       return fmt::format("tensor {} at data offsets [{}, {}]", quote_text(tensor.name),
                          tensor.begin, tensor.end);
     };
-    if (tensor.end < tensor.begin) bad(name, where() + " ends before it begins");
+    const auto defective = [&](Defect defect, const std::string& what) {
+      bad(name, defect, what, "", tensor.name);
+    };
+    if (tensor.end < tensor.begin) {
+      defective(Defect::kOffsetsReversed, where() + " ends before it begins");
+    }
     if (tensor.begin != end) {
       if (tensor.begin > end) {
-        bad(name, fmt::format("{} leaves a hole of {} bytes after {}", where(), tensor.begin - end,
+        defective(Defect::kHole,
+                  fmt::format("{} leaves a hole of {} bytes after {}", where(), tensor.begin - end,
                               previous != nullptr ? "tensor " + quote_text(previous->name)
                                                   : std::string("the header")));
       }
-      bad(name, fmt::format("{} overlaps tensor {} at [{}, {}]", where(),
+      defective(Defect::kOverlap,
+                fmt::format("{} overlaps tensor {} at [{}, {}]", where(),
                             quote_text(previous->name), previous->begin, previous->end));
     }
     end = tensor.end;
@@ -220,16 +250,16 @@ std::uint64_t check_offsets(const std::vector<TensorInfo>& tensors, const std::s
       return fmt::format("{} {}", kernels::dtype_name(tensor.dtype), shape_text(tensor.shape));
     };
     if (!tensor_bytes(tensor.dtype, tensor.shape, bytes, whole)) {
-      bad(name, fmt::format("tensor {}: the size of {} overflows 64 bits", quote_text(tensor.name),
-                            type()));
+      defective(Defect::kSizeOverflow, fmt::format("tensor {}: the size of {} overflows 64 bits",
+                                                   quote_text(tensor.name), type()));
     }
     if (!whole) {
-      bad(name,
-          fmt::format("tensor {}: {} does not fill whole bytes", quote_text(tensor.name), type()));
+      defective(Defect::kPartialBytes, fmt::format("tensor {}: {} does not fill whole bytes",
+                                                   quote_text(tensor.name), type()));
     }
     if (bytes != tensor.bytes()) {
-      bad(name,
-          fmt::format("{} has {} bytes, {} needs {}", where(), tensor.bytes(), type(), bytes));
+      defective(Defect::kSizeMismatch, fmt::format("{} has {} bytes, {} needs {}", where(),
+                                                   tensor.bytes(), type(), bytes));
     }
     previous = &tensor;
   }
@@ -266,9 +296,10 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
 SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file,
                                            const std::string& name) {
   const std::string_view bytes(reinterpret_cast<const char*>(file.data()), file.size());
-  if (bytes.empty()) bad(name, "the file is empty", kCutHint);
+  if (bytes.empty()) bad(name, Defect::kTooShort, "the file is empty", kCutHint);
   if (bytes.size() < kLengthBytes) {
-    bad(name, fmt::format("truncated: a header length wants 8 bytes, file has {}", bytes.size()),
+    bad(name, Defect::kTooShort,
+        fmt::format("truncated: a header length wants 8 bytes, file has {}", bytes.size()),
         kCutHint);
   }
   std::uint64_t length = 0;
@@ -276,27 +307,31 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file,
     length |= std::to_integer<std::uint64_t>(file[i]) << (8 * i);
   }
   if (length > kLargestSafetensorsHeader) {
-    bad(name,
+    bad(name, Defect::kHeaderTooLong,
         fmt::format("the header length is {}, at most {} is allowed", length,
                     kLargestSafetensorsHeader),
         what_else(bytes));
   }
   if (kLengthBytes + length > bytes.size()) {
-    bad(name,
+    bad(name, Defect::kHeaderPastEnd,
         fmt::format("truncated: header wants {} bytes, file has {}", kLengthBytes + length,
                     bytes.size()),
         kCutHint);
   }
   const std::string_view text = bytes.substr(kLengthBytes, length);
   if (const std::size_t at = utf8_error(text); at != kUtf8Valid) {
-    bad(name, fmt::format("the header is not UTF-8 at byte {} of the file", at + kLengthBytes));
+    bad(name, Defect::kHeaderNotUtf8,
+        fmt::format("the header is not UTF-8 at byte {} of the file", at + kLengthBytes));
   }
   SafetensorsHeader header;
+  HeaderReader reader(text, name);
   try {
-    header = HeaderReader(text, name).read();
+    header = reader.read();
   } catch (const JsonSyntaxError& error) {
-    bad(name, fmt::format("bad header at byte {} of the file: {}", error.offset + kLengthBytes,
-                          error.what()));
+    bad(name, reader.defect(),
+        fmt::format("bad header at byte {} of the file: {}", error.offset + kLengthBytes,
+                    error.what()),
+        "", reader.subject());
   }
   auto& tensors = header.tensors;
   const auto by_offset = [](const TensorInfo& a, const TensorInfo& b) {
@@ -313,11 +348,12 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file,
     const std::string total = __builtin_add_overflow(end, kLengthBytes + length, &wanted)
                                   ? std::string("more than 2^64")
                                   : fmt::format("{}", wanted);
-    bad(name, fmt::format("truncated: header wants {} bytes, file has {}", total, bytes.size()),
+    bad(name, Defect::kTruncated,
+        fmt::format("truncated: header wants {} bytes, file has {}", total, bytes.size()),
         kCutHint);
   }
   if (end < available) {
-    bad(name,
+    bad(name, Defect::kTrailing,
         fmt::format("{} trailing bytes: header wants {} bytes, file has {}", available - end,
                     kLengthBytes + length + end, bytes.size()),
         "something was appended to the file, or its header belongs to another file");

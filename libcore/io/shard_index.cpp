@@ -8,6 +8,7 @@
 #include "libcore/base/format.h"
 #include "libcore/base/utf8.h"
 #include "libcore/io/checkpoint_index.h"
+#include "libcore/io/container_error.h"
 #include "libcore/io/json_cursor.h"
 
 namespace ds {
@@ -16,9 +17,11 @@ namespace {
 constexpr int kSkippedDepth = 128;
 constexpr std::size_t kTypicalItem = 96;  // bytes of "tensor": "file",
 
-[[noreturn]] void bad(const std::string& name, const std::string& what,
-                      const std::string& hint = "") {
-  throw Error(ExitCode::kBadInput, name + ": " + what, hint);
+using Defect = ContainerDefect;
+
+[[noreturn]] void bad(const std::string& name, Defect defect, const std::string& what,
+                      const std::string& hint = "", const std::string& subject = "") {
+  throw ContainerError(defect, name + ": " + what, hint, subject);
 }
 
 bool plain_file_name(std::string_view file) {
@@ -40,12 +43,14 @@ class IndexReader {
       do {
         const std::string_view key = cursor_.string(scratch_);
         if (key == "weight_map") {
-          if (map_seen) bad(name_, "the key \"weight_map\" is there twice");
+          if (map_seen)
+            bad(name_, Defect::kIndexDuplicate, "the key \"weight_map\" is there twice");
           map_seen = true;
           cursor_.expect(':');
           weight_map();
         } else if (key == "metadata") {
-          if (metadata_seen) bad(name_, "the key \"metadata\" is there twice");
+          if (metadata_seen)
+            bad(name_, Defect::kIndexDuplicate, "the key \"metadata\" is there twice");
           metadata_seen = true;
           cursor_.expect(':');
           metadata();
@@ -57,7 +62,7 @@ class IndexReader {
       cursor_.expect('}');
     }
     cursor_.expect_end();
-    if (!map_seen) bad(name_, "the key \"weight_map\" is missing");
+    if (!map_seen) bad(name_, Defect::kNoWeightMap, "the key \"weight_map\" is missing");
     sort();
     return std::move(index_);
   }
@@ -114,10 +119,10 @@ class IndexReader {
     const auto [place, fresh] = numbers_.try_emplace(std::string(file), number);
     if (fresh) {
       if (!plain_file_name(file)) {
-        bad(name_,
+        bad(name_, Defect::kUnsafeShard,
             "the shard name " + quote_text(file) + " of tensor " + quote_text(tensor) +
                 " is unsafe: a plain file name in the same folder is needed",
-            "do not use this checkpoint unless you trust its source");
+            "do not use this checkpoint unless you trust its source", tensor);
       }
       index_.files.emplace_back(file);
     }
@@ -150,7 +155,8 @@ class IndexReader {
         items.begin(), items.end(),
         [](const ShardIndex::Item& a, const ShardIndex::Item& b) { return a.tensor == b.tensor; });
     if (twice != items.end()) {
-      bad(name_, "weight_map has the tensor " + quote_text(twice->tensor) + " twice");
+      bad(name_, Defect::kIndexDuplicate,
+          "weight_map has the tensor " + quote_text(twice->tensor) + " twice", "", twice->tensor);
     }
   }
 
@@ -167,9 +173,9 @@ class IndexReader {
 
 ShardIndex parse_shard_index(std::string_view text, const std::string& name) {
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
-  if (text.empty()) bad(name, "the file is empty");
+  if (text.empty()) bad(name, Defect::kIndexSyntax, "the file is empty");
   if (const std::size_t at = utf8_error(text); at != kUtf8Valid) {
-    bad(name, fmt::format("not UTF-8 at byte {}", at));
+    bad(name, Defect::kIndexSyntax, fmt::format("not UTF-8 at byte {}", at));
   }
   try {
     return IndexReader(text, name).read();
@@ -179,7 +185,8 @@ ShardIndex parse_shard_index(std::string_view text, const std::string& name) {
     const std::size_t start = before.rfind('\n');
     const std::size_t column =
         start == std::string_view::npos ? before.size() + 1 : before.size() - start;
-    bad(name, fmt::format("line {}, column {}: {}", line, column, error.what()),
+    bad(name, Defect::kIndexSyntax,
+        fmt::format("line {}, column {}: {}", line, column, error.what()),
         text.starts_with("version https://git-lfs")
             ? "this is a Git LFS pointer, not the file itself: run 'git lfs pull'"
             : "");
