@@ -5,7 +5,7 @@ import re
 from tree import HEADER, blank, numbered
 
 # The layers of the core, bottom first: a layer includes itself and what stands to its left.
-LAYERS = ["base", "tensor", "io", "config", "text", "data", "nn", "model", "eval", "optim", "train", "analysis",
+LAYERS = ["base", "tensor", "io", "config", "text", "data", "check", "nn", "model", "eval", "optim", "train", "analysis",
           "report", "cli"]
 # Only these include the ops of kernels/ ...
 MAY_USE_OPS = {"tensor", "nn", "optim"}

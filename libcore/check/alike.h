@@ -1,0 +1,42 @@
+// Many findings of one kind become one.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "libcore/check/finding.h"
+
+namespace ds::check {
+
+// Of findings that have rule, kind, found and expected in common, up to four are reported singly;
+// of more, the first stands for all and says how many there are.
+class Alike {
+ public:
+  // `make` gives the finding and is only called where it may be reported. `kind`: what the members
+  // have in common, in words or as a name pattern.
+  template <class Make>
+  void add(const char* rule, const std::string& kind, const std::string& found,
+           const std::string& expected, Make&& make) {
+    Group& group = groups_[{rule, kind, found, expected}];
+    if (++group.count > kShown) return;
+    Finding finding = make();
+    finding.found = found;
+    finding.expected = expected;
+    group.first.push_back(std::move(finding));
+  }
+  // Hands all to `findings` and starts anew.
+  void flush(Findings& findings);
+
+ private:
+  static constexpr std::int64_t kShown = 4;
+  struct Group {
+    std::int64_t count = 0;
+    std::vector<Finding> first;
+  };
+  std::map<std::tuple<std::string, std::string, std::string, std::string>, Group> groups_;
+};
+
+}  // namespace ds::check

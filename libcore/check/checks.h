@@ -1,0 +1,34 @@
+// The checks, one function a group. Each adds findings and throws only Error(kIo).
+#pragma once
+
+#include <filesystem>
+
+#include "libcore/check/checkpoint_target.h"
+#include "libcore/check/finding.h"
+
+namespace ds::check {
+
+// Files, headers, index of a folder.
+void check_container(const CheckpointTarget& target, Findings& findings);
+// One safetensors file. Returns it when it could be opened.
+std::optional<SafetensorsFile> check_shard(const std::filesystem::path& path, Findings& findings);
+
+// The settings of config.json beyond what the parser refuses.
+void check_config(const nlohmann::json& json, const ModelConfig& config, const std::string& file,
+                  Findings& findings);
+// quantization_config of config.json alone.
+void check_quantisation_config(const nlohmann::json& json, const std::string& file,
+                               Findings& findings);
+
+class TensorSurvey;
+// The tensors against config.json; `survey` is of this target.
+void check_architecture(const CheckpointTarget& target, const TensorSurvey& survey,
+                        Findings& findings);
+// FP8 weights, scales, quantization_config against the tensors, from headers.
+void check_quantisation(const CheckpointTarget& target, const TensorSurvey& survey,
+                        Findings& findings);
+
+// All of the above that apply.
+void check_checkpoint(const CheckpointTarget& target, Findings& findings);
+
+}  // namespace ds::check
