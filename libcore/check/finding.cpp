@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "libcore/base/format.h"
+#include "libcore/base/hash.h"
 
 namespace ds::check {
 
@@ -18,24 +19,31 @@ void Findings::add(std::string_view rule, Finding finding) {
     ++dropped_[std::string(finding.rule->id)];
     return;
   }
-  kept_.push_back({section_, std::move(finding)});
+  finding.section = section_;
+  kept_.push_back(std::move(finding));
 }
 
 bool Findings::has(std::string_view rule) const { return counts_.count(&rule_named(rule)) > 0; }
 
 std::vector<Finding> Findings::sorted() const {
-  std::vector<const Kept*> order;
-  for (const Kept& kept : kept_) order.push_back(&kept);
-  const auto key = [](const Kept* kept) {
-    const Finding& f = kept->finding;
-    return std::tie(kept->section, f.rule->id, f.file, f.line, f.tensor, f.key, f.message);
+  std::vector<Finding> findings = kept_;
+  const auto key = [](const Finding& f) {
+    return std::tie(f.section, f.rule->id, f.file, f.line, f.tensor, f.key, f.message);
   };
-  std::stable_sort(order.begin(), order.end(),
-                   [&](const Kept* a, const Kept* b) { return key(a) < key(b); });
-  std::vector<Finding> findings;
-  findings.reserve(order.size());
-  for (const Kept* kept : order) findings.push_back(kept->finding);
+  std::stable_sort(findings.begin(), findings.end(),
+                   [&](const Finding& a, const Finding& b) { return key(a) < key(b); });
   return findings;
+}
+
+std::string fingerprint(const Finding& finding, const std::string& root) {
+  std::string file = finding.file;
+  if (file.starts_with(root)) {
+    file.erase(0, root.size());
+    while (file.starts_with("/")) file.erase(0, 1);
+  }
+  const std::string text = fmt::format("{}\n{}\n{}\n{}\n{}\n{}", finding.rule->id, file,
+                                       finding.line, finding.tensor, finding.key, finding.found);
+  return sha256(text).substr(0, 16);
 }
 
 std::string some_names(const std::vector<std::string>& names, std::string_view what) {

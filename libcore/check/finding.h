@@ -23,7 +23,12 @@ struct Finding {
   std::string found;
   std::string expected;
   std::string fix;  // empty when added: the rule's
+  int section = 0;  // set by Findings
 };
+
+// Rule, place and tensor or key as one short text that stays the same from run to run and from
+// machine to machine; `root` is the path that was checked. For baselines.
+std::string fingerprint(const Finding& finding, const std::string& root);
 
 // Of one rule at most this many findings are kept; the rest is counted.
 inline constexpr std::int64_t kKeptPerRule = 1000;
@@ -41,18 +46,15 @@ class Findings {
   std::vector<Finding> sorted() const;
   // Later findings stand behind all earlier ones.
   void begin_section() { ++section_; }
+  int section() const { return section_; }
   // Findings that were counted but not kept, by rule id.
   const std::map<std::string, std::int64_t>& dropped() const { return dropped_; }
   // Whether any finding of this rule was added.
   bool has(std::string_view rule) const;
 
  private:
-  struct Kept {
-    int section = 0;
-    Finding finding;
-  };
   Filter wanted_;
-  std::vector<Kept> kept_;
+  std::vector<Finding> kept_;
   std::map<const Rule*, std::int64_t> counts_;
   std::map<std::string, std::int64_t> dropped_;
   int section_ = 0;

@@ -102,20 +102,21 @@ class Reconciler {
   }
 
   void layer_count() {
-    std::int64_t last = static_cast<std::int64_t>(layers_.size());
-    std::int64_t predicting = 0;
-    while (last > 0 && layers_[static_cast<std::size_t>(last - 1)].predicts) {
-      --last;
-      ++predicting;
-    }
+    // The main layers end where the first prediction layer is.
+    const auto first = std::find_if(layers_.begin(), layers_.end(),
+                                    [](const LayerFacts& facts) { return facts.predicts; });
+    const auto end =
+        std::find_if(first, layers_.end(), [](const LayerFacts& facts) { return !facts.predicts; });
+    const std::int64_t last = first - layers_.begin();
+    const std::int64_t predicting = end - first;
     // Fewer layers than announced are missing layers; more, or prediction layers at another place,
     // contradict the number.
     if (last > config_.num_hidden_layers || (predicting > 0 && last != config_.num_hidden_layers)) {
-      const bool whole = std::all_of(layers_.begin(), layers_.end(),
+      const bool whole = std::all_of(layers_.begin(), first,
                                      [](const LayerFacts& facts) { return facts.present; });
       if (whole) {
         contradict("num_hidden_layers", config_.num_hidden_layers, last, "",
-                   fmt::format("the number of layers in the files, {} of them prediction layers,",
+                   fmt::format("the number of layers in the files, before {} prediction layers,",
                                predicting));
       }
     }

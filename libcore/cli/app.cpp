@@ -44,14 +44,14 @@ struct CommonSettings {
 
 const char* const kCommonGroup = "Common options";
 
-void declare_common(CLI::App& app, CommonSettings& s) {
+void declare_common(CLI::App& app, CommonSettings& s, const std::vector<std::string>& formats) {
   const auto words = [](std::vector<std::string> known) { return CLI::IsMember(std::move(known)); };
   app.add_option("--config", s.config, "YAML or JSON file of settings")->group(kCommonGroup);
   app.add_flag("--print_config", s.print_config, "print every setting and its source, then exit")
       ->group(kCommonGroup);
   app.add_option("--report", s.report, "write the events as JSON lines")->group(kCommonGroup);
   app.add_option("--format", s.format, "form of standard output")
-      ->check(words({"text", "json"}))
+      ->check(words(formats))
       ->capture_default_str()
       ->group(kCommonGroup);
   app.add_option("--device", s.device, "auto, cpu or cuda[:N]")
@@ -142,6 +142,12 @@ class RunImpl : public Run {
   void progress(const std::string& text, double share) override { console_.progress(text, share); }
   void progress_clear() override { console_.clear_progress(); }
   bool json_output() const override { return common_.format == "json"; }
+  std::string format() const override { return common_.format; }
+  bool color_output() const override {
+    return common_.color == "always" || (common_.color == "auto" && ::isatty(STDOUT_FILENO) == 1);
+  }
+  void conclude(ExitCode code) override { code_ = code; }
+  ExitCode code() const { return code_; }
   void product(const std::string& text, const nlohmann::json& json) override {
     console_.clear_progress();
     if (!json_output()) return print(text);
@@ -205,6 +211,7 @@ class RunImpl : public Run {
   Report report_;
   int threads_ = 1;
   bool begun_ = false;
+  ExitCode code_ = ExitCode::kDone;
 };
 
 std::string help_text(const Program& program, const CLI::App& app, bool top) {
@@ -289,7 +296,7 @@ class Invocation {
     app.get_formatter()->column_width(44);
     bool help = false;
     chosen->declare(app);
-    declare_common(app, common_);
+    declare_common(app, common_, program_.formats);
     app.add_flag("--help", help, "this text")->group(kCommonGroup);
 
     for (std::string& word : words_) {
@@ -327,8 +334,9 @@ class Invocation {
     run_ = std::make_unique<RunImpl>(program_, common_, command_line_, values, sources);
     install_stop_handlers();
     chosen->execute(*run_);
-    run_->finish(ExitCode::kDone, "done");
-    return close_stdout();
+    run_->finish(run_->code(), "done");
+    close_stdout();
+    return static_cast<int>(run_->code());
   }
 
   static std::string source_of(const GivenSettings& given, const std::string& name) {

@@ -28,6 +28,7 @@ struct Program {
   std::string summary;
   std::vector<Subcommand> subcommands;
   bool bare_words = false;
+  std::vector<std::string> formats{"text", "json"};  // words of --format
 };
 
 // Parses, merges settings (default < config file < environment < command line), runs, reports

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "libcore/base/error.h"
+
 namespace ds::cli {
 
 // One per process, made by run_main. stdout carries the product only, stderr words for people, the
@@ -23,6 +25,10 @@ class Run {
   // The product on stdout: `text` with --format text, `json` (one document) with --format json.
   virtual void product(const std::string& text, const nlohmann::json& json) = 0;
   virtual bool json_output() const = 0;
+  virtual std::string format() const = 0;  // as given with --format
+  virtual bool color_output() const = 0;   // --color, auto: stdout is a terminal
+  // The exit code of a run that ends without an error: kDone when not called.
+  virtual void conclude(ExitCode code) = 0;
   // Streamed text product, flushed at once.
   virtual void write_stdout(std::string_view text) = 0;
   // An event to every open report: --report FILE and the ones opened below; schema, seq and t are

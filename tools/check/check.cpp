@@ -1,0 +1,197 @@
+#include "tools/check/check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+
+#include "libcore/base/error.h"
+#include "libcore/base/format.h"
+#include "libcore/base/json.h"
+#include "libcore/check/checks.h"
+#include "libcore/check/detect.h"
+#include "libcore/cli/environment.h"
+#include "tools/check/result.h"
+#include "tools/check/rules.h"
+
+namespace ds::check {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<Detected> targets_of(const CheckSettings& settings) {
+  std::vector<Detected> targets;
+  for (const std::string& path : settings.paths) targets.push_back(detect(path));
+  if (!settings.model.empty()) {
+    targets.push_back(
+        {TargetKind::kCheckpoint, find_model(settings.model, cli::model_search_paths())});
+  }
+  if (!settings.adapter.empty()) {
+    Detected adapter = detect(settings.adapter);
+    if (adapter.kind != TargetKind::kAdapter) {
+      throw Error(
+          ExitCode::kBadInput,
+          fmt::format("--adapter {}: this is a {}", settings.adapter, target_name(adapter.kind)),
+          "an adapter folder with adapter_config.json is needed");
+    }
+    targets.push_back(std::move(adapter));
+  }
+  if (!settings.dataset.empty()) {
+    std::error_code ignored;
+    if (!fs::is_regular_file(settings.dataset, ignored)) {
+      throw Error(ExitCode::kBadInput,
+                  fmt::format("--dataset {}: there is no such file", settings.dataset));
+    }
+    targets.push_back({TargetKind::kDataset, settings.dataset});
+  }
+  if (targets.empty()) {
+    throw Error(ExitCode::kUsage, "nothing to check was named",
+                "give paths, or --model, --adapter, --dataset");
+  }
+  return targets;
+}
+
+std::string counted(std::uint64_t count, const char* what) {
+  return fmt::format("{} {}{}", format_count(static_cast<std::int64_t>(count)), what,
+                     count == 1 ? "" : "s");
+}
+
+// Runs the checks of one target and notes what was looked at.
+class Checker {
+ public:
+  Checker(Findings& findings, CheckResult& result) : findings_(findings), result_(result) {}
+
+  void check(const Detected& target) {
+    findings_.begin_section();
+    CheckedTarget& checked = result_.targets.emplace_back();
+    checked.path = target.path.string();
+    checked.kind = target.kind;
+    switch (target.kind) {
+      case TargetKind::kCheckpoint:
+        checkpoint(target.path, checked);
+        break;
+      case TargetKind::kShard:
+        shard(target.path, checked);
+        break;
+      default:
+        throw Error(ExitCode::kBadInput, fmt::format("{}: a {} is not checked yet", checked.path,
+                                                     target_name(target.kind)));
+    }
+  }
+
+ private:
+  void count(std::uint64_t files, std::uint64_t tensors, std::uint64_t bytes,
+             CheckedTarget& checked) {
+    result_.files += files;
+    result_.tensors += tensors;
+    result_.bytes += bytes;
+    checked.what = fmt::format("{} in {}, {}", counted(tensors, "tensor"), counted(files, "file"),
+                               format_bytes(bytes));
+  }
+
+  void checkpoint(const fs::path& folder, CheckedTarget& checked) {
+    checked.groups = {RuleGroup::kContainer, RuleGroup::kArchitecture, RuleGroup::kQuantisation};
+    const CheckpointTarget target(folder, findings_);
+    check_checkpoint(target, findings_);
+    const Checkpoint& files = target.inspection().checkpoint;
+    count(files.files().size(), files.tensor_count(), files.total_bytes(), checked);
+  }
+
+  void shard(const fs::path& path, CheckedTarget& checked) {
+    checked.groups = {RuleGroup::kContainer};
+    const auto file = check_shard(path, findings_);
+    std::uint64_t bytes = 0;
+    if (file) {
+      for (const TensorInfo& tensor : file->tensors()) bytes += tensor.bytes();
+    }
+    count(1, file ? file->tensors().size() : 0, bytes, checked);
+  }
+
+  Findings& findings_;
+  CheckResult& result_;
+};
+
+// The fingerprints of an earlier check's JSON.
+std::set<std::string> read_baseline(const std::string& path) {
+  std::set<std::string> known;
+  if (path.empty()) return known;
+  const nlohmann::json document = parse_json_file(path);
+  const auto findings = document.find("findings");
+  if (!document.is_object() || findings == document.end() || !findings->is_array()) {
+    throw Error(ExitCode::kBadInput, path + ": there is no list \"findings\"",
+                "a baseline is what --format json printed");
+  }
+  for (const nlohmann::json& finding : *findings) {
+    if (finding.is_object() && finding.contains("fingerprint") &&
+        finding.at("fingerprint").is_string()) {
+      known.insert(finding.at("fingerprint").get<std::string>());
+    }
+  }
+  return known;
+}
+
+void sum_up(const Findings& findings, const std::set<std::string>& baseline,
+            std::int64_t max_findings, CheckResult& result) {
+  for (Finding& finding : findings.sorted()) {
+    if (baseline.count(fingerprint(finding, result.root(finding))) > 0) {
+      ++result.known;
+      continue;
+    }
+    switch (finding.rule->severity) {
+      case Severity::kError:
+        ++result.errors;
+        break;
+      case Severity::kWarning:
+        ++result.warnings;
+        break;
+      default:
+        ++result.notes;
+    }
+    if (max_findings > 0 && static_cast<std::int64_t>(result.findings.size()) >= max_findings) {
+      ++result.hidden;
+      continue;
+    }
+    result.findings.push_back(std::move(finding));
+  }
+  for (const auto& [id, count] : findings.dropped()) {
+    result.hidden += count;
+    const Severity severity = find_rule(id)->severity;
+    (severity == Severity::kError     ? result.errors
+     : severity == Severity::kWarning ? result.warnings
+                                      : result.notes) += count;
+  }
+}
+
+}  // namespace
+
+void run_check(const CheckSettings& settings, cli::Run& run) {
+  const auto start = std::chrono::steady_clock::now();
+  const RuleFilter filter(settings.select, settings.ignore);
+  const std::set<std::string> baseline = read_baseline(settings.baseline);
+  CheckResult result;
+  result.version = run.version();
+  result.fail_on_warnings = settings.fail_on == "warning";
+  Findings findings([&](const Rule& rule) { return filter.wants(rule); });
+  Checker checker(findings, result);
+  for (const Detected& target : targets_of(settings)) checker.check(target);
+  sum_up(findings, baseline, settings.max_findings, result);
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+
+  for (const Finding& finding : result.findings) {
+    run.event("deepseek/finding/1", finding_json(finding, result.root(finding)));
+  }
+  if (run.format() == "junit") {
+    run.write_stdout(as_junit(result));
+  } else if (run.format() == "sarif") {
+    run.write_stdout(as_sarif(result));
+  } else if (run.json_output()) {
+    run.product("", as_json(result));
+  } else {
+    run.product(as_text(result, run.color_output()), {});
+  }
+  const bool failed = result.errors > 0 || (result.fail_on_warnings && result.warnings > 0);
+  run.conclude(failed ? ExitCode::kFindings : ExitCode::kDone);
+}
+
+}  // namespace ds::check

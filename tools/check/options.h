@@ -1,0 +1,37 @@
+// Settings of the subcommands.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ds::check {
+
+struct CheckSettings {
+  std::vector<std::string> paths;
+  std::string model;
+  std::string adapter;
+  std::string dataset;
+  std::string fail_on = "error";
+  std::string select;
+  std::string ignore;
+  std::string baseline;
+  std::int64_t max_findings = 0;
+};
+struct ListSettings {
+  std::string path;
+};
+struct RulesSettings {
+  bool markdown = false;
+};
+struct ExplainSettings {
+  std::string rule;
+};
+
+void declare_check(CLI::App& app, CheckSettings& settings);
+void declare_list(CLI::App& app, ListSettings& settings);
+void declare_rules(CLI::App& app, RulesSettings& settings);
+void declare_explain(CLI::App& app, ExplainSettings& settings);
+
+}  // namespace ds::check

@@ -1,0 +1,54 @@
+#include "tools/check/result.h"
+
+namespace ds::check {
+namespace {
+
+nlohmann::json or_null(const std::string& text) {
+  return text.empty() ? nlohmann::json() : nlohmann::json(text);
+}
+
+}  // namespace
+
+nlohmann::json finding_json(const Finding& finding, const std::string& root) {
+  return {{"rule", finding.rule->id},
+          {"name", finding.rule->name},
+          {"group", group_name(finding.rule->group)},
+          {"severity", severity_name(finding.rule->severity)},
+          {"file", or_null(finding.file)},
+          {"line", finding.line > 0 ? nlohmann::json(finding.line) : nlohmann::json()},
+          {"tensor", or_null(finding.tensor)},
+          {"key", or_null(finding.key)},
+          {"message", finding.message},
+          {"found", or_null(finding.found)},
+          {"expected", or_null(finding.expected)},
+          {"fix", finding.fix},
+          {"fingerprint", fingerprint(finding, root)}};
+}
+
+nlohmann::json as_json(const CheckResult& result) {
+  nlohmann::json findings = nlohmann::json::array();
+  for (const Finding& finding : result.findings) {
+    findings.push_back(finding_json(finding, result.root(finding)));
+  }
+  nlohmann::json targets = nlohmann::json::array();
+  for (const CheckedTarget& target : result.targets) {
+    nlohmann::json groups = nlohmann::json::array();
+    for (const RuleGroup group : target.groups) groups.push_back(group_name(group));
+    targets.push_back(
+        {{"path", target.path}, {"kind", target_name(target.kind)}, {"groups", groups}});
+  }
+  return {{"findings", findings},
+          {"targets", targets},
+          {"summary",
+           {{"errors", result.errors},
+            {"warnings", result.warnings},
+            {"notes", result.notes},
+            {"hidden", result.hidden},
+            {"known", result.known},
+            {"files", result.files},
+            {"tensors", result.tensors},
+            {"bytes", result.bytes},
+            {"seconds", result.seconds}}}};
+}
+
+}  // namespace ds::check

@@ -1,0 +1,62 @@
+#include <fmt/format.h>
+
+#include "libcore/base/format.h"
+#include "tools/check/result.h"
+
+namespace ds::check {
+namespace {
+
+class Painter {
+ public:
+  explicit Painter(bool color) : color_(color) {}
+  std::string operator()(const char* code, std::string_view text) const {
+    return color_ ? fmt::format("\x1b[{}m{}\x1b[0m", code, text) : std::string(text);
+  }
+  std::string severity(Severity severity) const {
+    const char* code = severity == Severity::kError     ? "1;31"
+                       : severity == Severity::kWarning ? "1;33"
+                                                        : "36";
+    return (*this)(code, fmt::format("{:<7}", severity_name(severity)));
+  }
+
+ private:
+  bool color_;
+};
+
+std::string counted(std::int64_t count, const char* what) {
+  return fmt::format("{} {}{}", format_count(count), what, count == 1 ? "" : "s");
+}
+
+}  // namespace
+
+std::string as_text(const CheckResult& result, bool color) {
+  const Painter paint(color);
+  std::string text;
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < result.targets.size(); ++i) {
+    const CheckedTarget& target = result.targets[i];
+    text += paint("1", target.path) + fmt::format(": {}", target_name(target.kind));
+    text += target.what.empty() ? "\n" : fmt::format(", {}\n", target.what);
+    const std::size_t first = next;
+    while (next < result.findings.size() &&
+           result.findings[next].section == static_cast<int>(i) + 1) {
+      const Finding& finding = result.findings[next];
+      const Rule& rule = *finding.rule;
+      if (next == first || result.findings[next - 1].rule->group != rule.group) {
+        text += fmt::format("\n{}\n", group_name(rule.group));
+      }
+      text += fmt::format("  {} {} {}\n    {}\n    fix: {}\n", paint.severity(rule.severity),
+                          rule.id, rule.name, finding.message, finding.fix);
+      ++next;
+    }
+    text += next == first ? "  nothing found\n\n" : "\n";
+  }
+  text += fmt::format("{}, {}, {} in {:.3f} s", counted(result.errors, "error"),
+                      counted(result.warnings, "warning"), counted(result.notes, "note"),
+                      result.seconds);
+  if (result.known > 0) text += fmt::format("; {} known by the baseline", result.known);
+  if (result.hidden > 0) text += fmt::format("; {} not shown", format_count(result.hidden));
+  return text + "\n";
+}
+
+}  // namespace ds::check
