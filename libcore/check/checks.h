@@ -28,7 +28,9 @@ void check_architecture(const CheckpointTarget& target, const TensorSurvey& surv
 void check_quantisation(const CheckpointTarget& target, const TensorSurvey& survey,
                         Findings& findings);
 
-// All of the above that apply.
-void check_checkpoint(const CheckpointTarget& target, Findings& findings);
+struct DeepOptions;
+// All of the above that apply; with `deep` the data is read too.
+void check_checkpoint(const CheckpointTarget& target, Findings& findings,
+                      const DeepOptions* deep = nullptr);
 
 }  // namespace ds::check

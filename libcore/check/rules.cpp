@@ -86,7 +86,7 @@ const Rule& rule_named(std::string_view name) {
 std::string rules_markdown() {
   std::string text =
       "# Rules of deepseek-check\n\n"
-      "Made by `deepseek-check rules --format md`; a test compares this page with the program. Ids "
+      "Made by `deepseek-check rules --markdown`; a test compares this page with the program. Ids "
       "are stable. Errors and\n"
       "warnings fail a run as `--fail_on` says, notes never do.\n";
   for (std::size_t group = 0; group < kGroups.size(); ++group) {

@@ -10,6 +10,7 @@
 #include "libcore/base/format.h"
 #include "libcore/base/json.h"
 #include "libcore/check/checks.h"
+#include "libcore/check/deep.h"
 #include "libcore/check/detect.h"
 #include "libcore/cli/environment.h"
 #include "tools/check/result.h"
@@ -60,7 +61,8 @@ std::string counted(std::uint64_t count, const char* what) {
 // Runs the checks of one target and notes what was looked at.
 class Checker {
  public:
-  Checker(Findings& findings, CheckResult& result) : findings_(findings), result_(result) {}
+  Checker(const DeepOptions* deep, Findings& findings, CheckResult& result)
+      : deep_(deep), findings_(findings), result_(result) {}
 
   void check(const Detected& target) {
     findings_.begin_section();
@@ -93,7 +95,7 @@ class Checker {
   void checkpoint(const fs::path& folder, CheckedTarget& checked) {
     checked.groups = {RuleGroup::kContainer, RuleGroup::kArchitecture, RuleGroup::kQuantisation};
     const CheckpointTarget target(folder, findings_);
-    check_checkpoint(target, findings_);
+    check_checkpoint(target, findings_, deep_);
     const Checkpoint& files = target.inspection().checkpoint;
     count(files.files().size(), files.tensor_count(), files.total_bytes(), checked);
   }
@@ -103,11 +105,13 @@ class Checker {
     const auto file = check_shard(path, findings_);
     std::uint64_t bytes = 0;
     if (file) {
+      if (deep_ != nullptr) check_data(*file, *deep_, findings_);
       for (const TensorInfo& tensor : file->tensors()) bytes += tensor.bytes();
     }
     count(1, file ? file->tensors().size() : 0, bytes, checked);
   }
 
+  const DeepOptions* deep_;
   Findings& findings_;
   CheckResult& result_;
 };
@@ -173,8 +177,14 @@ void run_check(const CheckSettings& settings, cli::Run& run) {
   result.version = run.version();
   result.fail_on_warnings = settings.fail_on == "warning";
   Findings findings([&](const Rule& rule) { return filter.wants(rule); });
-  Checker checker(findings, result);
+  const DeepOptions deep{
+      .threads = run.threads(), .progress = [&](std::uint64_t done, std::uint64_t all) {
+        run.progress(fmt::format("read {} of {}", format_bytes(done), format_bytes(all)),
+                     static_cast<double>(done) / static_cast<double>(all));
+      }};
+  Checker checker(settings.deep ? &deep : nullptr, findings, result);
   for (const Detected& target : targets_of(settings)) checker.check(target);
+  run.progress_clear();
   sum_up(findings, baseline, settings.max_findings, result);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 

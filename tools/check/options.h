@@ -13,6 +13,7 @@ struct CheckSettings {
   std::string model;
   std::string adapter;
   std::string dataset;
+  bool deep = false;
   std::string fail_on = "error";
   std::string select;
   std::string ignore;

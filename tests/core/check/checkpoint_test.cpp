@@ -498,6 +498,65 @@ const std::vector<Case>& quantisation_cases() {
   return kCases;
 }
 
+// Overwrites elements of a tensor's data.
+std::function<void(Model&)> poke(const char* name, std::size_t at, const std::string& bytes) {
+  return [=](Model& m) { m.at(name).data.replace(at, bytes.size(), bytes); };
+}
+std::string f32(float value) { return std::string(reinterpret_cast<const char*>(&value), 4); }
+
+// Found only with the data read.
+const std::vector<Case>& deep_cases() {
+  static const std::vector<Case> kCases{
+      {"fp8-nan", kQ, poke(kQ, 77, "\x7f"), {}},
+      {"fp8-nan", kQ, poke(kQ, 78, "\xff"), {}},
+      {"scale-not-finite", kQScale, poke(kQScale, 0, f32(HUGE_VALF)), {}},
+      {"scale-not-finite", kQScale, poke(kQScale, 0, f32(NAN)), {}},
+      {"scale-not-positive", kQScale, poke(kQScale, 0, f32(0.0f)), {}},
+      {"scale-not-positive", kQScale, poke(kQScale, 0, f32(-0.01f)), {}},
+      {"scale-range", kQScale, poke(kQScale, 0, f32(1e6f)), {}},
+      {"ue8m0-mantissa", kQScale, quantization("scale_fmt", "ue8m0"), {}},
+      {"ue8m0-possible",
+       "scale_fmt",
+       [](Model& m) {
+         for (auto& [name, tensor] : m.tensors) {
+           if (!name.ends_with("_scale_inv")) continue;
+           for (std::size_t i = 0; i < tensor.data.size(); i += 4) {
+             tensor.data.replace(i, 4, f32(0.000244140625f));
+           }
+         }
+       },
+       {}},
+      {"saturated", kQ, poke(kQ, 0, std::string(400, '\x7e')), {}},
+      {"weight-not-finite",
+       "model.norm.weight",
+       poke("model.norm.weight", 10, std::string("\x80\x7f", 2)),
+       {}},
+      {"weight-not-finite",
+       "e_score_correction_bias",
+       poke("model.layers.1.mlp.gate.e_score_correction_bias", 4, f32(NAN)),
+       {}},
+      {"constant-tensor", kQ, poke(kQ, 0, std::string(96 * 32, '\x31')), {}},
+      {"zero-tensor", kQ, poke(kQ, 0, std::string(96 * 32, '\0')), {}},
+      {"identical-tensors",
+       "experts.4.up_proj",
+       [](Model& m) {
+         m.at("model.layers.1.mlp.experts.4.up_proj.weight").data = m.at(kExpert).data;
+       },
+       {}},
+      {"unlike-siblings",
+       kExpert,
+       poke("model.layers.1.mlp.experts.3.up_proj.weight_scale_inv", 0, f32(1.0f)),
+       {}},
+      {"codes-below-scale",
+       kQ,
+       [](Model& m) {
+         for (char& code : m.at(kQ).data) code = static_cast<char>(code & 0xbf);
+       },
+       {}},
+  };
+  return kCases;
+}
+
 // Models that need another base than the FP8 one.
 const std::vector<Case>& plain_cases() {
   static const std::vector<Case> kCases{
@@ -531,12 +590,14 @@ struct Base {
   const char* name;
   Model model;
   const std::vector<Case>* cases;
+  bool deep = false;
 };
 
 std::vector<Base> bases() {
   return {{"fp8", sound_model(), &container_cases()},
           {"fp8", sound_model(), &architecture_cases()},
           {"fp8", sound_model(), &quantisation_cases()},
+          {"fp8", sound_model(), &deep_cases(), true},
           {"bf16", sound_model({.mtp = true}, false), &plain_cases()},
           {"v2", sound_model({.v2 = true, .q_lora = false}, false), &softmax_cases()}};
 }
@@ -551,7 +612,7 @@ TEST_CASE("sound models have no findings at all") {
     for (const bool fp8 : {false, true}) {
       TempFolder folder("check");
       sound_model(tiny, fp8).write(folder.root());
-      const auto findings = check_folder(folder.root());
+      const auto findings = check_folder(folder.root(), true);
       CHECK_MESSAGE(findings.empty(), describe(findings));
     }
   }
@@ -566,7 +627,7 @@ TEST_CASE("each rule finds its spoilt models, in the right place") {
       if (spoilt.model) spoilt.model(model);
       model.write(folder.root());
       if (spoilt.files) spoilt.files(folder.root());
-      const auto findings = check_folder(folder.root());
+      const auto findings = check_folder(folder.root(), base.deep);
       bool placed = false;
       bool found = false;
       for (const Finding& finding : findings) {
@@ -586,7 +647,7 @@ TEST_CASE("each rule finds its spoilt models, in the right place") {
 TEST_CASE("every rule on checkpoints has a case") {
   std::set<std::string> covered;
   for (const auto* cases : {&container_cases(), &architecture_cases(), &quantisation_cases(),
-                            &plain_cases(), &softmax_cases()}) {
+                            &deep_cases(), &plain_cases(), &softmax_cases()}) {
     for (const Case& spoilt : *cases) covered.insert(spoilt.rule);
   }
   for (const check::Rule& rule : check::rules()) {

@@ -15,6 +15,7 @@
 #include "kernels/types.h"
 #include "libcore/base/rng.h"
 #include "libcore/check/checks.h"
+#include "libcore/check/deep.h"
 #include "libcore/check/finding.h"
 #include "libcore/io/safetensors.h"
 #include "libcore/io/safetensors_header.h"
@@ -211,10 +212,12 @@ inline Model sound_model(TinyModel tiny = {.mtp = true}, bool fp8 = true) {
   return model;
 }
 
-inline std::vector<check::Finding> check_folder(const std::filesystem::path& folder) {
+inline std::vector<check::Finding> check_folder(const std::filesystem::path& folder,
+                                                bool deep = false) {
   check::Findings findings;
   const check::CheckpointTarget target(folder, findings);
-  check::check_checkpoint(target, findings);
+  const check::DeepOptions options{.threads = 2, .progress = {}};
+  check::check_checkpoint(target, findings, deep ? &options : nullptr);
   return findings.sorted();
 }
 

@@ -1,0 +1,285 @@
+// deepseek-check as a user runs it.
+#include <doctest/doctest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <set>
+
+#include "tests/core/check/model_fixture.h"
+#include "tests/support/process.h"
+#include "tests/support/schema.h"
+
+namespace {
+
+using namespace ds::test;
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+Outcome check(const std::vector<std::string>& arguments) {
+  return run_program("deepseek-check", arguments);
+}
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+json check_json(std::vector<std::string> arguments, int exit_code) {
+  arguments.insert(arguments.end(), {"--format", "json"});
+  const Outcome outcome = check(arguments);
+  REQUIRE_MESSAGE(outcome.exit_code == exit_code, outcome.err);
+  return json::parse(outcome.out);
+}
+
+// A folder with `good`, and `bad`: a warning (total_size) and an error (a missing tensor).
+class Fixture {
+ public:
+  Fixture() : folder_("check-cli") {
+    Model model = sound_model();
+    model.write(folder_.root() / "good");
+    model.tensors.erase("lm_head.weight");
+    model.index_metadata = {{"total_size", 5}};
+    model.write(folder_.root() / "bad");
+  }
+  std::string path(const std::string& name) const { return (folder_.root() / name).string(); }
+  const fs::path& root() const { return folder_.root(); }
+
+ private:
+  TempFolder folder_;
+};
+
+}  // namespace
+
+TEST_CASE("usage, help, version, and the man page has every flag") {
+  CHECK(check({}).exit_code == 2);
+  CHECK(check({"--format", "json"}).exit_code == 2);
+  CHECK(check({"list"}).exit_code == 2);
+  const Outcome help = check({"--help"});
+  CHECK(help.exit_code == 0);
+  CHECK(has(help.out, "explain"));
+  CHECK(check({"--version_only"}).exit_code == 0);
+
+  std::set<std::string> helped;
+  const std::regex long_flag("--([a-z_0-9]+)");
+  for (const char* sub : {"check", "list", "rules", "explain"}) {
+    const std::string text = check({sub, "--help"}).out;
+    for (std::sregex_iterator it(text.begin(), text.end(), long_flag), end; it != end; ++it) {
+      helped.insert((*it)[1]);
+    }
+  }
+  const std::string page = read_text(source_dir() / "man" / "deepseek-check.1");
+  std::set<std::string> documented;
+  const std::regex fl("Fl -([a-z_0-9]+)");
+  for (std::sregex_iterator it(page.begin(), page.end(), fl), end; it != end; ++it) {
+    documented.insert((*it)[1]);
+  }
+  CHECK(helped == documented);
+  CHECK(helped.size() > 15);
+}
+
+TEST_CASE("exit codes") {
+  const Fixture f;
+  CHECK(check({f.path("good")}).exit_code == 0);
+  CHECK(check({f.path("bad")}).exit_code == 1);
+  CHECK(check({f.path("good"), f.path("bad")}).exit_code == 1);
+  CHECK(check({"--model", f.path("bad")}).exit_code == 1);
+  CHECK(check({f.path("nowhere")}).exit_code == 3);
+  CHECK(check({"--model", f.path("nowhere")}).exit_code == 3);
+  write_text(f.root() / "picture.png", "\x89PNG....");
+  CHECK(check({f.path("picture.png")}).exit_code == 3);
+  fs::create_directory(f.root() / "empty");
+  CHECK(check({f.path("empty")}).exit_code == 3);
+  CHECK(check({f.path("good"), "--fail_on", "note"}).exit_code == 2);
+  CHECK(check({f.path("good"), "--select", "DS999"}).exit_code == 2);
+  const Outcome nearest = check({f.path("good"), "--ignore", "contianer"});
+  CHECK(nearest.exit_code == 2);
+  CHECK(has(nearest.err, "container"));
+  // Warnings fail only when asked to.
+  CHECK(check({f.path("bad"), "--ignore", "architecture"}).exit_code == 0);
+  CHECK(check({f.path("bad"), "--ignore", "architecture", "--fail-on", "warning"}).exit_code == 1);
+  CHECK(check({f.path("bad"), "--select", "missing-tensor"}).exit_code == 1);
+  CHECK(check({f.path("bad"), "--select", "ds026"}).exit_code == 0);
+}
+
+TEST_CASE("JSON: keys, counts, baseline, limit; the same bytes twice") {
+  const Fixture f;
+  const json bad = check_json({f.path("bad")}, 1);
+  REQUIRE(bad["findings"].size() == 2);
+  for (const json& finding : bad["findings"]) {
+    for (const char* key : {"rule", "severity", "file", "tensor", "line", "key", "message", "found",
+                            "expected", "fix"}) {
+      CHECK_MESSAGE(finding.contains(key), key);
+    }
+  }
+  CHECK(bad["findings"][0]["rule"] == "DS026");
+  CHECK(bad["findings"][1]["rule"] == "DS059");
+  CHECK(bad["findings"][1]["tensor"] == "lm_head.weight");
+  CHECK(bad["summary"]["errors"] == 1);
+  CHECK(bad["summary"]["warnings"] == 1);
+  CHECK(bad["summary"]["files"] == 2);
+  CHECK(bad["targets"][0]["kind"] == "checkpoint");
+  const json again = check_json({f.path("bad")}, 1);
+  CHECK(again["findings"] == bad["findings"]);
+
+  write_text(f.root() / "known.json", bad.dump());
+  const json rest = check_json({f.path("bad"), "--baseline", f.path("known.json")}, 0);
+  CHECK(rest["findings"].empty());
+  CHECK(rest["summary"]["known"] == 2);
+  // A copy elsewhere has the same fingerprints, another mistake has not.
+  fs::copy(f.root() / "bad", f.root() / "moved");
+  CHECK(check({f.path("moved"), "--baseline", f.path("known.json")}).exit_code == 0);
+  write_text(f.root() / "moved" / "config.json", "{");
+  CHECK(check({f.path("moved"), "--baseline", f.path("known.json")}).exit_code == 1);
+  CHECK(check({f.path("bad"), "--baseline", f.path("good/config.json")}).exit_code == 3);
+
+  const json few = check_json({f.path("bad"), "--max_findings", "1"}, 1);
+  CHECK(few["findings"].size() == 1);
+  CHECK(few["summary"]["hidden"] == 1);
+  CHECK(few["summary"]["errors"] == 1);
+}
+
+TEST_CASE("text names what was checked, and groups what was found") {
+  const Fixture f;
+  const Outcome good = check({f.path("good")});
+  CHECK(has(good.out, "checkpoint, "));
+  CHECK(has(good.out, "nothing found"));
+  const Outcome bad = check({f.path("bad")});
+  CHECK(has(bad.out, "\ncontainer\n"));
+  CHECK(has(bad.out, "\narchitecture\n"));
+  CHECK(has(bad.out, "DS059 missing-tensor"));
+  CHECK(has(bad.out, "fix: "));
+  CHECK(has(bad.out, "1 error, 1 warning, 0 notes"));
+  CHECK(!has(bad.out, "\x1b["));
+  CHECK(has(check({f.path("bad"), "--color", "always"}).out, "\x1b[1;31m"));
+}
+
+TEST_CASE("report: one event a finding, all by their schema") {
+  const Fixture f;
+  CHECK(check({f.path("bad"), "--report", f.path("report.jsonl")}).exit_code == 1);
+  CHECK(validate_report(f.root() / "report.jsonl") == std::vector<std::string>{});
+  std::ifstream in(f.root() / "report.jsonl");
+  int findings = 0;
+  json last;
+  for (std::string line; std::getline(in, line);) {
+    last = json::parse(line);
+    findings += last["schema"] == "deepseek/finding/1" ? 1 : 0;
+  }
+  CHECK(findings == 2);
+  CHECK(last["schema"] == "deepseek/end/1");
+  CHECK(last["exit_code"] == 1);
+}
+
+TEST_CASE("JUnit: counts agree with the cases, failures are those of --fail_on") {
+  const Fixture f;
+  const auto count = [](const std::string& text, const std::string& part) {
+    std::size_t n = 0;
+    for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1))
+      ++n;
+    return n;
+  };
+  for (const char* level : {"error", "warning"}) {
+    const Outcome xml =
+        check({f.path("bad"), f.path("good"), "--format", "junit", "--fail_on", level});
+    CHECK(xml.exit_code == 1);
+    const std::size_t failures = count(xml.out, "<failure ");
+    CHECK(failures == (std::string(level) == "error" ? 1 : 2));
+    CHECK(has(xml.out, "<testsuites name=\"deepseek-check\" tests=\"" +
+                           std::to_string(count(xml.out, "<testcase ")) + "\" failures=\"" +
+                           std::to_string(failures) + "\""));
+    CHECK(count(xml.out, "<testsuite ") == 2);
+    CHECK(count(xml.out, "<testcase ") == count(xml.out, "</testcase>") + count(xml.out, "\"/>"));
+  }
+}
+
+TEST_CASE("SARIF: version, rules, and results that point at them") {
+  const Fixture f;
+  const Outcome out = check({f.path("bad"), "--format", "sarif"});
+  CHECK(out.exit_code == 1);
+  const json sarif = json::parse(out.out);
+  CHECK(sarif["version"] == "2.1.0");
+  REQUIRE(sarif["runs"].is_array());
+  const json& run = sarif["runs"][0];
+  const json& rules = run["tool"]["driver"]["rules"];
+  CHECK(run["tool"]["driver"]["name"] == "deepseek-check");
+  REQUIRE(run["results"].is_array());
+  REQUIRE(run["results"].size() == 2);
+  for (const json& result : run["results"]) {
+    CHECK(rules.at(result["ruleIndex"].get<std::size_t>())["id"] == result["ruleId"]);
+    CHECK(result["locations"].is_array());
+    const std::string uri =
+        result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].get<std::string>();
+    CHECK(uri.starts_with("file:///"));
+    CHECK(!result["message"]["text"].get<std::string>().empty());
+  }
+  CHECK(run["results"][1]["locations"][0]["logicalLocations"][0]["fullyQualifiedName"] ==
+        "lm_head.weight");
+}
+
+TEST_CASE("list: every tensor once, totals, exit 3 for what cannot be listed") {
+  const Fixture f;
+  const json list = check_json({"list", f.path("good")}, 0);
+  const Model model = sound_model();
+  CHECK(list["tensors"].size() == model.tensors.size());
+  CHECK(list["totals"]["tensors"] == model.tensors.size());
+  std::uint64_t bytes = 0;
+  std::uint64_t parameters = 0;
+  for (const auto& [name, tensor] : model.tensors) {
+    bytes += tensor.data.size();
+    if (!name.ends_with("_scale_inv"))
+      parameters += tensor.data.size() * 8 / Model::bits(tensor.dtype);
+  }
+  CHECK(list["totals"]["bytes"] == bytes);
+  CHECK(list["totals"]["parameters"] == parameters);
+  for (const char* key : {"name", "dtype", "shape", "file", "bytes"}) {
+    CHECK_MESSAGE(list["tensors"][0].contains(key), key);
+  }
+  const json shard = check_json({"list", f.path("good") + "/" + kShard2}, 0);
+  CHECK(shard["totals"]["tensors"] < model.tensors.size());
+  fs::resize_file(f.root() / "bad" / kShard2, 100);
+  CHECK(check({"list", f.path("bad")}).exit_code == 3);
+  CHECK(check({"list", f.path("bad") + "/" + kShard2}).exit_code == 3);
+  CHECK(check({"list", f.path("nowhere")}).exit_code == 3);
+  CHECK(check({"list", f.path("good"), "--format", "sarif"}).exit_code == 2);
+}
+
+TEST_CASE("a single shard is a container and nothing more") {
+  const Fixture f;
+  const std::string shard = f.path("good") + "/" + kShard1;
+  const json good = check_json({shard}, 0);
+  CHECK(good["targets"][0]["kind"] == "shard");
+  CHECK(good["findings"].empty());
+  fs::resize_file(shard, fs::file_size(shard) - 1);
+  const json cut = check_json({shard}, 1);
+  CHECK(cut["findings"][0]["rule"] == "DS002");
+}
+
+TEST_CASE("rules and explain; docs/rules.md is what the program prints") {
+  const json listed = check_json({"rules"}, 0);
+  CHECK(listed["rules"].size() == ds::check::rules().size());
+  CHECK(has(check({"explain", "DS021"}).out, "missing-shard"));
+  CHECK(has(check({"explain", "missing_shard"}).out, "DS021"));
+  const Outcome unknown = check({"explain", "missing-shrad"});
+  CHECK(unknown.exit_code == 2);
+  CHECK(has(unknown.err, "missing-shard"));
+  const std::string page = read_text(source_dir() / "docs" / "rules.md");
+  CHECK_MESSAGE(check({"rules", "--markdown"}).out == page,
+                "run deepseek-check rules --markdown > docs/rules.md");
+}
+
+TEST_CASE("no rule fires on what is shipped or shared") {
+  std::vector<std::string> models{(source_dir() / "examples" / "nano-v3").string()};
+  if (shared_dir().empty()) {
+    MESSAGE("skipped: the shared models are not there");
+  } else {
+    for (const char* name : {"tiny-moonlight", "tiny-v2", "tiny-v2-lite", "tiny-v3", "tiny-v3-fp8",
+                             "tiny-v3-fp8-ue8m0"}) {
+      models.push_back((shared_dir() / "goldens" / name / name).string());
+    }
+    models.push_back((shared_dir() / "goldens" / "tiny-v3" / "tiny-v3-bf16").string());
+    models.push_back((shared_dir() / "models" / "nano-v3").string());
+  }
+  for (const std::string& model : models) {
+    const Outcome outcome = check({model, "--fail_on", "warning"});
+    CHECK_MESSAGE(outcome.exit_code == 0, outcome.out);
+  }
+}
