@@ -225,6 +225,16 @@ GivenSettings read_arguments(const std::vector<std::string>& arguments, CLI::App
     } else {
       throw Error(ExitCode::kUsage, fmt::format("--{} needs a value", name));
     }
+    // A flag of several values may be repeated, and takes what follows where nothing else would.
+    const bool gathers = option->get_items_expected_max() > 1;
+    while (gathers && places.empty() && i + 1 < arguments.size() && !arguments[i + 1].empty() &&
+           arguments[i + 1][0] != '-') {
+      value += separator_of(*option) + arguments[++i];
+    }
+    const auto before = settings.find(name);
+    if (gathers && before != settings.end()) {
+      value = before->second.value + separator_of(*option) + value;
+    }
     settings[name] = {value, "flag"};
   }
   return settings;

@@ -2,8 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "libcore/base/atomic_write.h"
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
+#include "libcore/base/hash.h"
 #include "libcore/config/lora_config.h"
 #include "libcore/model/adapter_io.h"
 
@@ -65,6 +69,33 @@ std::unique_ptr<DeepSeekModel> load_with_adapter(const BaseModel& base,
     load_adapter(adapter, lora, model->parameters());
   }
   return model;
+}
+
+std::string model_digest(const std::filesystem::path& folder, const Checkpoint& checkpoint) {
+  std::string text = read_file(folder / "config.json");
+  for (const Checkpoint::Entry& entry : checkpoint.entries()) {
+    text += fmt::format(
+        "\n{} {} {} {} {}", entry.tensor->name, kernels::dtype_name(entry.tensor->dtype),
+        entry.file->path().filename().string(), entry.tensor->begin, entry.tensor->end);
+    for (const std::int64_t extent : entry.tensor->shape) text += fmt::format(" {}", extent);
+  }
+  return sha256(text);
+}
+
+std::string model_fingerprint(const std::filesystem::path& folder, const Checkpoint& checkpoint) {
+  constexpr std::size_t kPlaces = 16, kBytes = 4096;
+  Sha256 hash;
+  hash.update(model_digest(folder, checkpoint));
+  for (const auto& file : checkpoint.files()) {
+    const MappedFile& mapped = file->file();
+    for (std::size_t place = 0; place < kPlaces; ++place) {
+      // The last place ends where the file does.
+      const std::size_t end = mapped.size() * (place + 1) / kPlaces;
+      const std::size_t size = std::min(kBytes, end);
+      hash.update(mapped.data() + (end - size), size);
+    }
+  }
+  return hash.finish();
 }
 
 }  // namespace ds

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "libcore/config/model_config.h"
+#include "libcore/io/checkpoint_index.h"
 #include "libcore/model/deepseek.h"
 #include "libcore/text/chat_template.h"
 #include "libcore/text/tokenizer.h"
@@ -35,5 +36,11 @@ ChatTemplate choose_template(const std::string& spelling, const BaseModel& base,
 std::unique_ptr<DeepSeekModel> load_with_adapter(const BaseModel& base,
                                                  const std::filesystem::path& adapter, DType dtype,
                                                  std::int64_t max_positions);
+
+// SHA-256 over config.json and every tensor's name, dtype, shape and place.
+std::string model_digest(const std::filesystem::path& folder, const Checkpoint& checkpoint);
+// The same with bytes taken from sixteen places of every file: tells models of one shape apart
+// without reading them.
+std::string model_fingerprint(const std::filesystem::path& folder, const Checkpoint& checkpoint);
 
 }  // namespace ds

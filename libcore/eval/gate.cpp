@@ -195,8 +195,14 @@ Measured measure(GateMetric metric, std::span<const PairedRow> rows) {
     case GateMetric::kLengthChange:
       return magnitude(
           relative_change(rows, [](const RowOutcome& o) { return static_cast<double>(o.tokens); }));
-    case GateMetric::kLatencyIncrease:
-      return relative_change(rows, [](const RowOutcome& o) { return o.seconds; });
+    case GateMetric::kLatencyIncrease: {
+      // Rows without a time of their own belong to a batch that another row stands for.
+      std::vector<PairedRow> timed;
+      for (const PairedRow& row : rows) {
+        if (row.baseline.seconds > 0.0) timed.push_back(row);
+      }
+      return relative_change(timed, [](const RowOutcome& o) { return o.seconds; });
+    }
     case GateMetric::kAgreement:
       return share(rows,
                    [](const PairedRow& r) { return r.baseline.answer == r.candidate.answer; });

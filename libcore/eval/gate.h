@@ -16,7 +16,7 @@ struct RowOutcome {
   bool correct = false;     // greedy answer equals the reference, or the choice is right
   bool refused = false;     // the answer is a refusal
   std::int64_t tokens = 0;  // of the answer
-  double seconds = 0.0;     // its share of the time of its batch
+  double seconds = 0.0;     // of the batch it is the first row of; 0 for the others
   std::string answer;
   bool operator==(const RowOutcome&) const = default;
 };

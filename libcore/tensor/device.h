@@ -38,6 +38,13 @@ auto run_op(Context& context, const Op& op) -> decltype(run(context, op)) {
   return run(context, op);
 }
 
+// A function of this name, so that a namespace ds::check is not what the name means.
+void check() = delete;
+template <class Op>
+void check_op(const Op& op) {
+  check(op);
+}
+
 template <class Op>
 OpWork work_of(const Op& op) {
   OpWork work{cost(op), 0.0};
@@ -71,7 +78,7 @@ class Device {
   // this backend does not have.
   template <class Op>
   void run(const Op& op) {
-    check(op);
+    detail::check_op(op);
     if (observer_ != nullptr) observer_->before(Op::kName, detail::work_of(op));
     std::visit(
         [&op](auto& context) {

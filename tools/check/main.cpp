@@ -1,4 +1,5 @@
 #include "libcore/cli/app.h"
+#include "tools/check/canary.h"
 #include "tools/check/check.h"
 #include "tools/check/list.h"
 #include "tools/check/options.h"
@@ -10,6 +11,7 @@ int main(int argc, char** argv) {
   ListSettings list;
   RulesSettings rules;
   ExplainSettings explain;
+  CanarySettings canary;
   const ds::cli::Program program{
       .name = "deepseek-check",
       .summary = "what is wrong with a checkpoint, adapter, tokenizer or dataset",
@@ -24,7 +26,10 @@ int main(int argc, char** argv) {
                        [&](ds::cli::Run& run) { run_rules(rules, run); }},
                       {"explain", "one rule: why it matters and what to do",
                        [&](CLI::App& app) { declare_explain(app, explain); },
-                       [&](ds::cli::Run& run) { run_explain(explain, run); }}},
+                       [&](ds::cli::Run& run) { run_explain(explain, run); }},
+                      {"canary", "whether a candidate may take the place of a baseline",
+                       [&](CLI::App& app) { declare_canary(app, canary); },
+                       [&](ds::cli::Run& run) { run_canary(canary, run); }}},
       .bare_words = true,
       .formats = {"text", "json", "junit", "sarif"}};
   return ds::cli::run_main(argc, argv, program);

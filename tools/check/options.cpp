@@ -44,4 +44,56 @@ void declare_explain(CLI::App& app, ExplainSettings& s) {
   app.add_option("--rule,rule", s.rule, "a rule's id or name")->required()->group("Inputs");
 }
 
+void declare_canary(CLI::App& app, CanarySettings& s) {
+  const auto words = [](CLI::Option* option, std::vector<std::string> known) {
+    option->check(CLI::IsMember(std::move(known)))->capture_default_str();
+    return option;
+  };
+  const char* models = "Models and traffic";
+  app.add_option("--baseline", s.baseline, "model in use: folder or name")
+      ->required()
+      ->group(models);
+  app.add_option("--candidate", s.candidate, "model to take its place")->required()->group(models);
+  app.add_option("--baseline_adapter", s.baseline_adapter, "adapter folder")->group(models);
+  app.add_option("--candidate_adapter", s.candidate_adapter, "adapter folder")->group(models);
+  app.add_option("--dataset", s.dataset, "traffic with reference answers")
+      ->required()
+      ->delimiter(',')
+      ->group(models);
+  app.add_option("--template", s.chat_template, "auto, v2, v3, v3.1 or r1")
+      ->capture_default_str()
+      ->group(models);
+  app.add_flag("--thinking", s.thinking, "thinking mode of the template")->group(models);
+  app.add_option("--cutoff_len", s.cutoff_len, "most tokens of a row")
+      ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 24))
+      ->capture_default_str()
+      ->group(models);
+  words(app.add_option("--dtype", s.dtype, "compute dtype"), {"f32", "bf16"})->group(models);
+  app.add_option("--max_new_tokens", s.max_new_tokens, "most tokens of an answer")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->capture_default_str()
+      ->group(models);
+  app.add_option("--batch_size", s.batch_size, "rows answered at once")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{65536}))
+      ->capture_default_str()
+      ->group(models);
+  const char* gates = "Stages and gates";
+  app.add_option("--stages", s.stages, "growing shares of the traffic, per cent")
+      ->capture_default_str()
+      ->group(gates);
+  app.add_option("--until", s.until, "last stage of this run, per cent")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str()
+      ->group(gates);
+  app.add_option("--gate", s.gates,
+                 "such as loss_increase<=0.02; may be repeated; that one is the default")
+      ->delimiter('\n')
+      ->group(gates);
+  words(app.add_option("--undecided", s.undecided, "a gate still undecided at the last stage"),
+        {"fail", "pass"})
+      ->group(gates);
+  app.add_option("--state", s.state, "file that lets the next run go on from here")->group(gates);
+  app.add_option("--seed", s.seed, "order of the rows")->capture_default_str()->group(gates);
+}
+
 }  // namespace ds::check

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "tools/check/canary.h"
+
 namespace ds::check {
 
 struct CheckSettings {
@@ -34,5 +36,6 @@ void declare_check(CLI::App& app, CheckSettings& settings);
 void declare_list(CLI::App& app, ListSettings& settings);
 void declare_rules(CLI::App& app, RulesSettings& settings);
 void declare_explain(CLI::App& app, ExplainSettings& settings);
+void declare_canary(CLI::App& app, CanarySettings& settings);
 
 }  // namespace ds::check

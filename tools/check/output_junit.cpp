@@ -2,51 +2,10 @@
 
 #include <algorithm>
 
-#include "libcore/base/utf8.h"
 #include "tools/check/result.h"
+#include "tools/check/xml.h"
 
 namespace ds::check {
-namespace {
-
-// XML 1.0 has no other control characters than tab and line ends, not even escaped.
-std::string xml(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\n':
-        out += "&#10;";
-        break;
-      case '\t':
-        out += "&#9;";
-        break;
-      default:
-        out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-    }
-  }
-  return out;
-}
-
-std::string valid(std::string text) {
-  for (std::size_t at = utf8_error(text); at != kUtf8Valid; at = utf8_error(text)) text[at] = '?';
-  return text;
-}
-
-std::string attribute(std::string_view text) { return xml(valid(std::string(text))); }
-
-}  // namespace
-
 // A suite for each path; in it a case for each finding, and one that passes for each group without
 // any that fails.
 std::string as_junit(const CheckResult& result) {
@@ -69,14 +28,14 @@ std::string as_junit(const CheckResult& result) {
         }
         if (finding.line > 0) name += fmt::format(" line {}", finding.line);
         cases += fmt::format("    <testcase classname=\"{}\" name=\"{}\" file=\"{}\">\n",
-                             group_name(group), attribute(name), attribute(finding.file));
+                             group_name(group), xml_text(name), xml_text(finding.file));
         const std::string words =
-            attribute(fmt::format("{}\nfix: {}", finding.message, finding.fix));
+            xml_text(fmt::format("{}\nfix: {}", finding.message, finding.fix));
         if (result.fails(rule)) {
           failed = true;
           ++failures;
           cases += fmt::format("      <failure type=\"{}\" message=\"{}\">{}</failure>\n",
-                               severity_name(rule.severity), attribute(finding.message), words);
+                               severity_name(rule.severity), xml_text(finding.message), words);
         } else {
           cases += fmt::format("      <system-out>{}: {}</system-out>\n",
                                severity_name(rule.severity), words);
@@ -89,7 +48,7 @@ std::string as_junit(const CheckResult& result) {
       ++count;
     }
     suites += fmt::format("  <testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" errors=\"0\">\n{}",
-                          attribute(target.path), count, failures, cases);
+                          xml_text(target.path), count, failures, cases);
     suites += "  </testsuite>\n";
     all_cases += count;
     all_failures += failures;

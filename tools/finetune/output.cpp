@@ -183,17 +183,6 @@ void write_run_files(const fs::path& output, const TrainSettings& settings, cli:
   write_file(output / "training.svg", training_svg(curve.points(), ends));
 }
 
-std::string model_digest(const fs::path& folder, const Checkpoint& checkpoint) {
-  std::string text = read_file(folder / "config.json");
-  for (const Checkpoint::Entry& entry : checkpoint.entries()) {
-    text += fmt::format(
-        "\n{} {} {} {} {}", entry.tensor->name, kernels::dtype_name(entry.tensor->dtype),
-        entry.file->path().filename().string(), entry.tensor->begin, entry.tensor->end);
-    for (const std::int64_t extent : entry.tensor->shape) text += fmt::format(" {}", extent);
-  }
-  return sha256(text);
-}
-
 std::map<std::string, std::string> result_settings(const TrainSettings& s,
                                                    const AdapterPlan& adapter,
                                                    ChatTemplate chat_template) {

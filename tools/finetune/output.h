@@ -42,9 +42,6 @@ void write_run_files(const std::filesystem::path& output, const TrainSettings& s
                      const TrainData& data, const std::vector<Stage>& stages,
                      const TrainingCurve& curve, const RunPosition& position);
 
-// SHA-256 over config.json and every tensor's name, dtype, shape and place.
-std::string model_digest(const std::filesystem::path& folder, const Checkpoint& checkpoint);
-
 // Every setting that changes the result of a run, as name -> value. The number of threads is not
 // among them: another number changes the last bits only, and a run may move to another machine.
 std::map<std::string, std::string> result_settings(const TrainSettings& settings,
