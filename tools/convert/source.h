@@ -36,8 +36,8 @@ inline constexpr std::string_view kScaleSuffix = "_scale_inv";
 std::string_view weight_of_scale(std::string_view tensor);
 // F32, F64, BF16 or F16.
 bool is_wide(DType dtype);
-// What a change of dtype concerns: weights and biases, not the router's correction bias, which stays
-// F32, nor anything unknown.
+// What a change of dtype concerns: weights and biases, not the router's correction bias, which
+// stays F32, nor anything unknown.
 bool is_parameter(std::string_view tensor);
 // Whether weights of this name are FP8 in FP8 checkpoints of this family (reference/model.md
 // section 7): the projections, never router, embeddings, head, norms, eh_proj.
