@@ -76,6 +76,10 @@ enum class Unmatched { kRefuse, kAllow };
 // many steps.
 std::vector<LoraTarget> match_targets(const LoraConfig& lora, const ModelConfig& model,
                                       Unmatched unmatched = Unmatched::kRefuse);
+// The same among these modules.
+std::vector<LoraTarget> match_targets(const LoraConfig& lora,
+                                      const std::vector<ModuleInfo>& modules,
+                                      Unmatched unmatched = Unmatched::kRefuse);
 
 // `--lora_target` spelling -> target_modules / target_regex: comma-separated attention | mlp |
 // shared_experts | experts | all (those four; all-linear is another spelling) | module names, in
@@ -106,6 +110,14 @@ std::vector<std::pair<std::string, double>> parse_alpha_pattern(std::string_view
 // `targets` is empty.
 std::string adapter_config_text(const LoraConfig& lora, const std::vector<LoraTarget>& targets,
                                 const ModelConfig& model);
+// The same among these modules. kFused: for tensors over the fused experts of transformers 5
+// (formats.md 7.4), which only PEFT 0.19 and later read: experts.gate_up_proj and experts.down_proj
+// in target_parameters; `targets` names every expert of a layer with the rank of the fused tensor,
+// gate_proj and up_proj both or neither.
+enum class ExpertTensors { kPerExpert, kFused };
+std::string adapter_config_text(const LoraConfig& lora, const std::vector<LoraTarget>& targets,
+                                const std::vector<ModuleInfo>& modules,
+                                ExpertTensors experts = ExpertTensors::kPerExpert);
 // What some generation of PEFT will not load correctly from that file, one sentence each; empty for
 // an adapter that every one loads.
 std::vector<std::string> adapter_compatibility_notes(const LoraConfig& lora,

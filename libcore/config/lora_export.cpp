@@ -21,10 +21,16 @@ using nlohmann::json;
 
 std::string leaf_of(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 
+// The parameter of transformers 5 that holds an expert's weight, without the layer.
+std::string fused_name(const ModuleInfo& module) {
+  return leaf_of(module.path) == "down_proj" ? "mlp.experts.down_proj" : "mlp.experts.gate_up_proj";
+}
+
 // The shortest name this file would use for the module: right when every module it matches is a
 // target.
-std::string short_name(const ModuleInfo& module) {
+std::string short_name(const ModuleInfo& module, bool fused) {
   const std::string leaf = leaf_of(module.path);
+  if (fused && module.kind == ModuleKind::kExperts) return fused_name(module);
   switch (module.kind) {
     case ModuleKind::kMlp:
       return "layers." + std::to_string(module.layer) + ".mlp." + leaf;
@@ -63,12 +69,21 @@ struct Scale {
   }
 };
 
-// The rank and alpha most modules have, of the experts when there are any.
-Scale common_scale(const std::vector<LoraTarget>& targets, const std::vector<Scale>& scales) {
+// The rank and alpha most modules have, of the experts when there are any. Of fused experts
+// down_proj counts first: gate_up_proj has a rank of its own more often.
+Scale common_scale(const std::vector<LoraTarget>& targets, const std::vector<Scale>& scales,
+                   bool fused) {
   const bool experts = has_kind(targets, ModuleKind::kExperts);
+  const bool down = fused && std::any_of(targets.begin(), targets.end(), [](const auto& target) {
+                      return target.module.kind == ModuleKind::kExperts &&
+                             leaf_of(target.module.path) == "down_proj";
+                    });
   std::map<Scale, std::int64_t> votes;
   for (std::size_t i = 0; i < targets.size(); ++i) {
-    if (!experts || targets[i].module.kind == ModuleKind::kExperts) ++votes[scales[i]];
+    const ModuleInfo& module = targets[i].module;
+    if (experts && module.kind != ModuleKind::kExperts) continue;
+    if (down && leaf_of(module.path) != "down_proj") continue;
+    ++votes[scales[i]];
   }
   const auto best = std::max_element(
       votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
@@ -79,6 +94,12 @@ Scale common_scale(const std::vector<LoraTarget>& targets, const std::vector<Sca
 
 std::string adapter_config_text(const LoraConfig& lora, const std::vector<LoraTarget>& targets,
                                 const ModelConfig& model) {
+  return adapter_config_text(lora, targets, list_modules(model));
+}
+
+std::string adapter_config_text(const LoraConfig& lora, const std::vector<LoraTarget>& targets,
+                                const std::vector<ModuleInfo>& all, ExpertTensors experts) {
+  const bool fused = experts == ExpertTensors::kFused;
   if (targets.empty()) throw Error(ExitCode::kUsage, "an adapter without modules is not written");
   const bool plain =
       lora.use_rslora && has_kind(targets, ModuleKind::kExperts);  // rsLoRA written as plain LoRA
@@ -88,7 +109,7 @@ std::string adapter_config_text(const LoraConfig& lora, const std::vector<LoraTa
         plain ? target.alpha * std::sqrt(static_cast<double>(target.rank)) : target.alpha;
     scales.push_back({target.rank, alpha});
   }
-  const Scale common = common_scale(targets, scales);
+  const Scale common = common_scale(targets, scales, fused);
 
   // Modules per short name: in the model and among the targets, and whether the latter agree.
   struct Group {
@@ -99,9 +120,9 @@ std::string adapter_config_text(const LoraConfig& lora, const std::vector<LoraTa
     bool same_alpha = true;
   };
   std::unordered_map<std::string, Group> groups;
-  for (const ModuleInfo& module : list_modules(model)) ++groups[short_name(module)].in_model;
+  for (const ModuleInfo& module : all) ++groups[short_name(module, fused)].in_model;
   for (std::size_t i = 0; i < targets.size(); ++i) {
-    Group& group = groups[short_name(targets[i].module)];
+    Group& group = groups[short_name(targets[i].module, fused)];
     if (group.targeted++ == 0) group.scale = scales[i];
     group.same_rank = group.same_rank && group.scale.rank == scales[i].rank;
     group.same_alpha = group.same_alpha && group.scale.alpha == scales[i].alpha;
@@ -114,15 +135,20 @@ std::string adapter_config_text(const LoraConfig& lora, const std::vector<LoraTa
   std::unordered_set<std::string> written;
   for (std::size_t i = 0; i < targets.size(); ++i) {
     const ModuleInfo& module = targets[i].module;
-    const Group& group = groups[short_name(module)];
+    const Group& group = groups[short_name(module, fused)];
     const bool whole = group.targeted == group.in_model;
-    const bool as_parameter = !lora.use_dora && (module.kind == ModuleKind::kMlp ||
-                                                 module.kind == ModuleKind::kSharedExperts);
-    const std::string suffix = as_parameter ? ".weight" : "";
-    const std::string name = (whole ? short_name(module) : module.path) + suffix;
+    const bool as_weight = !lora.use_dora && (module.kind == ModuleKind::kMlp ||
+                                              module.kind == ModuleKind::kSharedExperts);
+    const bool in_fused = fused && module.kind == ModuleKind::kExperts;
+    const bool as_parameter = as_weight || in_fused;
+    const std::string suffix = as_weight ? ".weight" : "";
+    const std::string path =
+        in_fused ? "model.layers." + std::to_string(module.layer) + "." + fused_name(module)
+                 : module.path;
+    const std::string name = (whole ? short_name(module, fused) : path) + suffix;
     if (written.insert(name).second) (as_parameter ? parameters : modules).push_back(name);
     const auto key = [&](bool same) {
-      return escape_regex((whole && same ? short_name(module) : module.path) + suffix);
+      return escape_regex((whole && same ? short_name(module, fused) : path) + suffix);
     };
     if (scales[i].rank != common.rank) ranks[key(group.same_rank)] = scales[i].rank;
     if (scales[i].alpha != common.alpha) {
@@ -156,7 +182,8 @@ std::string adapter_config_text(const LoraConfig& lora, const std::vector<LoraTa
                        {"lora_dropout", 0.0},
                        {"megatron_config", nullptr},
                        {"megatron_core", "megatron.core"},
-                       {"modules_to_save", nullptr},
+                       {"modules_to_save",
+                        lora.modules_to_save.empty() ? json(nullptr) : json(lora.modules_to_save)},
                        {"peft_type", "LORA"},
                        {"peft_version", "0.18.1"},
                        {"qalora_group_size", 16},

@@ -189,16 +189,19 @@ class ModuleMatcher {
   std::optional<PathRegex> excluded_regex_;
 };
 
-void check_settings(const LoraConfig& lora, const ModelConfig& model, Unmatched unmatched) {
+void check_settings(const LoraConfig& lora, const std::vector<ModuleInfo>& modules,
+                    Unmatched unmatched) {
   const auto fail = [](const std::string& message) { throw Error(ExitCode::kBadInput, message); };
   if (!lora.target_regex.empty() && !lora.layers_to_transform.empty()) {
     fail("layers_to_transform cannot limit a target_modules that is a regular expression");
   }
   if (unmatched == Unmatched::kAllow) return;
+  std::int64_t last = -1;
+  for (const ModuleInfo& module : modules) last = std::max(last, module.layer);
   for (const std::int64_t layer : lora.layers_to_transform) {
-    if (layer < 0 || layer >= model.num_hidden_layers) {
+    if (layer < 0 || layer > last) {
       fail("layers_to_transform holds " + std::to_string(layer) + ", this model has layers 0.." +
-           std::to_string(model.num_hidden_layers - 1));
+           std::to_string(last));
     }
   }
 }
@@ -264,8 +267,12 @@ void check_names_used(const LoraConfig& lora, const std::vector<ModuleInfo>& mod
 
 std::vector<LoraTarget> match_targets(const LoraConfig& lora, const ModelConfig& model,
                                       Unmatched unmatched) {
-  check_settings(lora, model, unmatched);
-  const std::vector<ModuleInfo> modules = list_modules(model);
+  return match_targets(lora, list_modules(model), unmatched);
+}
+
+std::vector<LoraTarget> match_targets(const LoraConfig& lora,
+                                      const std::vector<ModuleInfo>& modules, Unmatched unmatched) {
+  check_settings(lora, modules, unmatched);
   if (unmatched == Unmatched::kRefuse) check_names_used(lora, modules);
   const ModuleMatcher matcher(lora);
   const SuffixSet parameters(lora.target_parameters);

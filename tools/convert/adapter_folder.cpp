@@ -102,45 +102,30 @@ void LowRankUpdate::apply(std::int64_t begin, std::int64_t count, const float* b
   }
 }
 
-std::vector<float> LowRankUpdate::read_a() const {
-  const bool embedding = target_.module.kind == ModuleKind::kEmbedding;
-  const AdapterSource source = embedding ? transposed(left_) : right_;
-  const std::int64_t in = target_.module.in;
-  std::vector<float> out(static_cast<std::size_t>(rank() * in));
-  for (std::int64_t k = 0; k < rank(); ++k) {
-    for (std::int64_t j = 0; j < in; ++j) {
-      out[static_cast<std::size_t>(k * in + j)] = value(source, k, j);
-    }
-  }
-  return out;
+AdapterSource LowRankUpdate::factor_a() const {
+  return target_.module.kind == ModuleKind::kEmbedding ? transposed(left_) : right_;
 }
 
-std::vector<float> LowRankUpdate::read_b() const {
-  const bool embedding = target_.module.kind == ModuleKind::kEmbedding;
-  const AdapterSource source = embedding ? transposed(right_) : left_;
-  std::vector<float> out(static_cast<std::size_t>(target_.module.out * rank()));
-  for (std::int64_t i = 0; i < target_.module.out; ++i) {
-    for (std::int64_t k = 0; k < rank(); ++k) {
-      out[static_cast<std::size_t>(i * rank() + k)] = value(source, i, k);
-    }
-  }
-  return out;
+AdapterSource LowRankUpdate::factor_b() const {
+  return target_.module.kind == ModuleKind::kEmbedding ? transposed(right_) : left_;
 }
 
-std::vector<float> LowRankUpdate::read_magnitude() const {
-  std::vector<float> out;
-  for (std::int64_t i = 0; has_magnitude() && i < rows_; ++i)
-    out.push_back(value(magnitude_, 0, i));
-  return out;
+LowRankUpdate LowRankUpdate::ranks(std::int64_t first, std::int64_t rank) const {
+  LowRankUpdate part = *this;
+  part.left_.first += first * left_.col_step;
+  part.right_.first += first * right_.row_step;
+  part.target_.alpha *= static_cast<double>(rank) / static_cast<double>(target_.rank);
+  part.target_.rank = rank;
+  return part;
 }
 
 std::unique_ptr<AdapterFolder> open_adapter_folder(const std::filesystem::path& folder,
-                                                   const ModelConfig& model) {
+                                                   const std::vector<ModuleInfo>& modules) {
   auto adapter = std::make_unique<AdapterFolder>();
   adapter->folder = folder;
   adapter->lora = load_lora_config(folder, WholeModules::kAllow);
   adapter->file = open_adapter_file(folder);
-  adapter->targets = match_targets(adapter->lora, model, Unmatched::kAllow);
+  adapter->targets = match_targets(adapter->lora, modules, Unmatched::kAllow);
   const bool dora = adapter->lora.use_dora;
   for (const LoraTarget& target : adapter->targets) {
     if (!dora || target.module.kind != ModuleKind::kEmbedding) continue;

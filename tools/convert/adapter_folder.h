@@ -38,13 +38,17 @@ class LowRankUpdate {
   // on. Thread-safe.
   void apply(std::int64_t begin, std::int64_t count, const float* base, float* out,
              Workbench& bench) const;
-  // A [rank, in] and B [out, rank] as F32, an embedding's as for a linear layer over one-hot rows.
-  std::vector<float> read_a() const;
-  std::vector<float> read_b() const;
-  std::vector<float> read_magnitude() const;
+  // Where A [rank, in], B [out, rank] and the magnitude [1, out] lie in the file; an embedding's
+  // are those of a linear layer over one-hot rows.
+  AdapterSource factor_a() const;
+  AdapterSource factor_b() const;
+  const AdapterSource& magnitude() const { return magnitude_; }
+  // Of another rank range: ranks [first, first + rank), the scaling unchanged.
+  LowRankUpdate ranks(std::int64_t first, std::int64_t rank) const;
+  const LoraTarget& target() const { return target_; }
+  float value(const AdapterSource& source, std::int64_t row, std::int64_t col) const;
 
  private:
-  float value(const AdapterSource& source, std::int64_t row, std::int64_t col) const;
   const SafetensorsFile& file_;
   LoraTarget target_;
   AdapterSource left_;   // [rows, rank]
@@ -61,10 +65,10 @@ struct AdapterFolder {
   std::vector<LowRankUpdate> updates;  // one per target, same order
   std::vector<WholeWeight> whole;
 };
-// Reads and checks everything, values included. Not movable once opened: its updates point into it.
-// Throws Error(kBadInput) for each case of load_adapter but whole weights, which are returned, and
-// for DoRA on the embedding.
+// `modules` are the model's. Reads and checks everything, values included. Not movable once opened:
+// its updates point into it. Throws Error(kBadInput) for each case of load_adapter but whole
+// weights, which are returned, and for DoRA on the embedding.
 std::unique_ptr<AdapterFolder> open_adapter_folder(const std::filesystem::path& folder,
-                                                   const ModelConfig& model);
+                                                   const std::vector<ModuleInfo>& modules);
 
 }  // namespace ds::convert

@@ -1,4 +1,5 @@
 #include "libcore/cli/app.h"
+#include "tools/convert/adapter.h"
 #include "tools/convert/merge.h"
 #include "tools/convert/options.h"
 #include "tools/convert/weights.h"
@@ -7,6 +8,7 @@ int main(int argc, char** argv) {
   using namespace ds::convert;
   WeightsSettings weights;
   MergeSettings merge;
+  AdapterSettings adapter;
   const ds::cli::Program program{
       .name = "deepseek-convert",
       .summary = "weights, adapters and data in other formats",
@@ -15,6 +17,9 @@ int main(int argc, char** argv) {
                        [&](ds::cli::Run& run) { run_weights(weights, run); }},
                       {"merge", "a model with an adapter's changes in its weights",
                        [&](CLI::App& app) { declare_merge(app, merge); },
-                       [&](ds::cli::Run& run) { run_merge(merge, run); }}}};
+                       [&](ds::cli::Run& run) { run_merge(merge, run); }},
+                      {"adapter", "an adapter in another layout",
+                       [&](CLI::App& app) { declare_adapter(app, adapter); },
+                       [&](ds::cli::Run& run) { run_adapter(adapter, run); }}}};
   return ds::cli::run_main(argc, argv, program);
 }

@@ -10,7 +10,7 @@ namespace ds::convert {
 
 void run_merge(const MergeSettings& settings, cli::Run& run) {
   const Source source = open_source(settings.model, run);
-  const auto adapter = open_adapter_folder(settings.adapter, source.config);
+  const auto adapter = open_adapter_folder(settings.adapter, list_modules(source.config));
   MergeReport report;
   const MergePlan plan = plan_merge(source, *adapter, settings, report, run);
   run.info(

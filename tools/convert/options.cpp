@@ -83,4 +83,17 @@ void declare_merge(CLI::App& app, MergeSettings& s) {
       ->group(group);
 }
 
+void declare_adapter(CLI::App& app, AdapterSettings& s) {
+  const char* group = "Adapter";
+  app.add_option("--input,input", s.input, "adapter folder as PEFT writes it")
+      ->required()
+      ->group(group);
+  add_output(app, s.out);
+  words(app.add_option("--to", s.to, "layout of the result"), {"peft", "peft_fused", "gguf_lora"})
+      ->required()
+      ->group(group);
+  app.add_option("--model", s.model, "base model, folder or name; without it the adapter's own")
+      ->group(group);
+}
+
 }  // namespace ds::convert

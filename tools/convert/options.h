@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "tools/convert/adapter.h"
 #include "tools/convert/merge.h"
 #include "tools/convert/settings.h"
 
@@ -10,5 +11,6 @@ namespace ds::convert {
 
 void declare_weights(CLI::App& app, WeightsSettings& settings);
 void declare_merge(CLI::App& app, MergeSettings& settings);
+void declare_adapter(CLI::App& app, AdapterSettings& settings);
 
 }  // namespace ds::convert
