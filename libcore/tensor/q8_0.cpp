@@ -1,6 +1,6 @@
 #include "libcore/tensor/q8_0.h"
 
-#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -9,25 +9,36 @@
 
 namespace ds {
 
+namespace {
+
+// The bits of |x| as an integer: ordered as the magnitudes are, with infinity and NaN above all
+// numbers. Maxima of integers become vector instructions, maxima of floats do not.
+std::int32_t magnitude_bits(float x) { return std::bit_cast<std::int32_t>(x) & 0x7fffffff; }
+constexpr std::int32_t kInfinityBits = 0x7f800000;
+
+}  // namespace
+
 double encode_q8_0(const float* in, std::int64_t values, std::byte* out) {
   double worst = 0.0;
   for (std::int64_t begin = 0; begin < values; begin += kQ8Values, out += kQ8Bytes) {
     const float* x = in + begin;
-    float largest = 0.0F;
-    float finite = 0.0F;  // x * 0 is NaN for what is not finite, and stays so
+    std::int32_t largest = 0;
     for (std::int64_t i = 0; i < kQ8Values; ++i) {
-      const float magnitude = std::fabs(x[i]);
+      const std::int32_t magnitude = magnitude_bits(x[i]);
       largest = magnitude > largest ? magnitude : largest;
-      finite += x[i] * 0.0F;
     }
-    const float d = largest / 127.0F;
+    const float d = std::bit_cast<float>(largest) / 127.0F;
     float inverse = d == 0.0F ? 0.0F : 1.0F / d;
     if (!std::isfinite(inverse)) inverse = 0.0F;
     const kernels::f16 stored(d);
     const auto scale = static_cast<float>(stored);
-    std::int8_t codes[kQ8Values];
-    float error = 0.0F;
-    if (finite == 0.0F && std::isfinite(scale)) {
+    std::int8_t codes[kQ8Values] = {};
+    if (largest >= kInfinityBits) {
+      worst = std::numeric_limits<double>::quiet_NaN();
+    } else if (!std::isfinite(scale)) {
+      if (!std::isnan(worst)) worst = std::numeric_limits<double>::infinity();
+    } else {
+      std::int32_t error = 0;
       for (std::int64_t i = 0; i < kQ8Values; ++i) {
         const float scaled = x[i] * inverse;
         // Half away from zero without adding 0.5 first, which would round up what is just below it.
@@ -36,14 +47,11 @@ double encode_q8_0(const float* in, std::int64_t values, std::byte* out) {
         const std::int32_t code = whole + static_cast<std::int32_t>(rest >= 0.5F) -
                                   static_cast<std::int32_t>(rest <= -0.5F);
         codes[i] = static_cast<std::int8_t>(code);
-        const float difference = std::fabs(x[i] - scale * static_cast<float>(code));
+        const std::int32_t difference = magnitude_bits(x[i] - scale * static_cast<float>(code));
         error = difference > error ? difference : error;
       }
-      worst = worst < error ? error : worst;
-    } else {
-      std::fill_n(codes, kQ8Values, std::int8_t{0});
-      worst = finite == 0.0F && !std::isnan(worst) ? std::numeric_limits<double>::infinity()
-                                                   : std::numeric_limits<double>::quiet_NaN();
+      const double found = std::bit_cast<float>(error);
+      worst = worst < found ? found : worst;
     }
     std::memcpy(out, &stored, sizeof stored);
     std::memcpy(out + sizeof stored, codes, sizeof codes);

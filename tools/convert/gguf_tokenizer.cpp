@@ -9,6 +9,7 @@
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
 #include "libcore/base/json.h"
+#include "libcore/text/json_scan.h"
 #include "libcore/text/tokenizer.h"
 
 namespace ds::convert {
@@ -27,13 +28,12 @@ std::string read_optional(const fs::path& path) {
   return fs::exists(path) ? read_file(path) : std::string();
 }
 
-// The steps of pre_tokenizer that cut text: "Digits" and the patterns of the Splits.
-std::vector<std::string> cutting_steps(const json& tokenizer) {
+// The steps of a pre_tokenizer that cut text: "Digits" and the patterns of the Splits.
+std::vector<std::string> cutting_steps(const json& pre_tokenizer) {
   std::vector<std::string> steps;
-  const auto found = tokenizer.find("pre_tokenizer");
-  if (found == tokenizer.end() || !found->is_object()) return steps;
-  const json list =
-      found->contains("pretokenizers") ? found->at("pretokenizers") : json::array({*found});
+  if (!pre_tokenizer.is_object()) return steps;
+  const json list = pre_tokenizer.contains("pretokenizers") ? pre_tokenizer.at("pretokenizers")
+                                                            : json::array({pre_tokenizer});
   for (const json& step : list) {
     const std::string type = step.value("type", "");
     if (type == "Split") {
@@ -49,13 +49,12 @@ std::vector<std::string> cutting_steps(const json& tokenizer) {
 // llama.cpp knows pre-tokenizers by name and takes their patterns from its own table. It tells
 // models apart by the ids of a test text, which fits the published vocabularies only; the patterns
 // say the same for every vocabulary.
-std::string pre_tokenizer_name(const json& tokenizer) {
-  const auto steps = cutting_steps(tokenizer);
+std::string pre_tokenizer_name(const json& pre_tokenizer) {
+  const auto steps = cutting_steps(pre_tokenizer);
   const auto has = [&](const char* pattern) {
     return std::find(steps.begin(), steps.end(), pattern) != steps.end();
   };
-  if (steps == cutting_steps({{"pre_tokenizer", deepseek_v3_pre_tokenizer()}}))
-    return "deepseek-v3";
+  if (steps == cutting_steps(deepseek_v3_pre_tokenizer())) return "deepseek-v3";
   if (has("[\r\n]") && has("\\s?\\p{L}+") && has("\\s?\\p{P}+") && has("Digits")) {
     return "deepseek-llm";
   }
@@ -110,27 +109,65 @@ class TokenList {
   std::string where_;
 };
 
-std::vector<std::string> merges_of(const json& model, const std::string& where) {
+// Calls `member(key)`, which reads the value, for every member of the object that comes next.
+template <class Member>
+void for_members(JsonScan& scan, Member&& member) {
+  scan.expect('{');
+  if (scan.consume('}')) return;
+  std::string scratch;
+  do {
+    const std::string key(scan.string(scratch));
+    scan.expect(':');
+    member(key);
+  } while (scan.consume(','));
+  scan.expect('}');
+}
+
+// "left right", of a text or a pair of texts.
+std::string read_merge(JsonScan& scan, std::string& scratch) {
+  if (!scan.consume('[')) return std::string(scan.string(scratch));
+  // A space in a part would be taken for the border between the two: its letter of the byte map.
+  std::string merge = replace_all(std::string(scan.string(scratch)), " ", "Ġ");
+  scan.expect(',');
+  merge += " " + replace_all(std::string(scan.string(scratch)), " ", "Ġ");
+  scan.expect(']');
+  return merge;
+}
+
+struct ByteLevelFile {
+  json pre_tokenizer;
   std::vector<std::string> merges;
-  const auto found = model.find("merges");
-  if (found == model.end() || !found->is_array()) return merges;
-  merges.reserve(found->size());
-  for (const json& merge : *found) {
-    if (merge.is_string()) {
-      merges.push_back(merge.get<std::string>());
-    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
-               merge[1].is_string()) {
-      // A space in a part would be taken for the border between the two: its letter of the byte
-      // map.
-      merges.push_back(replace_all(merge[0].get<std::string>(), " ", "Ġ") + " " +
-                       replace_all(merge[1].get<std::string>(), " ", "Ġ"));
+};
+// The vocabulary goes into `list` where it stands: a document of it would take longer than all
+// else.
+ByteLevelFile read_byte_level(std::string_view text, const std::string& where, TokenList& list) {
+  ByteLevelFile file;
+  JsonScan scan(text, where);
+  for_members(scan, [&](const std::string& part) {
+    if (part == "pre_tokenizer") {
+      file.pre_tokenizer = json::parse(scan.raw_value());
+    } else if (part != "model") {
+      scan.raw_value();
     } else {
-      throw Error(ExitCode::kBadInput,
-                  fmt::format("{}: merge {} is neither a text nor a pair of texts", where,
-                              merges.size() + 1));
+      for_members(scan, [&](const std::string& key) {
+        if (key == "vocab") {
+          for_members(scan, [&](const std::string& token) {
+            list.set(scan.small_integer(), token, kNormal);
+          });
+        } else if (key != "merges" || scan.peek() != '[') {
+          scan.raw_value();
+        } else {
+          scan.expect('[');
+          std::string scratch;
+          while (!scan.consume(']')) {
+            file.merges.push_back(read_merge(scan, scratch));
+            scan.consume(',');
+          }
+        }
+      });
     }
-  }
-  return merges;
+  });
+  return file;
 }
 
 struct SpecialIds {
@@ -181,25 +218,21 @@ void add_byte_level(const fs::path& folder, const ModelConfig& config, GgufKeyWr
   // Whatever is wrong with the file, this says it.
   const Tokenizer tokenizer =
       Tokenizer::parse(text, where, settings, read_optional(folder / "chat_template.jinja"));
-  const json file = parse_json_text(text, where);
-  const json& model = file.at("model");
   TokenList list(config.vocab_size, where);
-  for (const auto& [token, id] : model.at("vocab").items()) {
-    list.set(id.get<std::int64_t>(), token, kNormal);
-  }
+  const ByteLevelFile file = read_byte_level(text, where, list);
   for (const AddedToken& token : tokenizer.added_tokens()) {
     const bool control = token.special || looks_special(token.text);
     // llama.cpp matches user-defined tokens in raw text.
     list.set(token.id, control ? token.text : replace_all(token.text, "▁", " "),
              control ? kControl : kUserDefined);
   }
-  const std::string pre = pre_tokenizer_name(file);
+  const std::string pre = pre_tokenizer_name(file.pre_tokenizer);
   if (pre.empty()) {
     notes.push_back(
         "tokenizer.ggml.pre is left out: the pre_tokenizer of tokenizer.json is neither that of "
         "DeepSeek-V3 nor that of V2; llama.cpp will cut text by its default rules");
   }
-  list.write(pre, merges_of(model, where), keys);
+  list.write(pre, file.merges, keys);
   write_special({tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()}, config, keys, notes);
   write_settings(settings, settings_path.string(), tokenizer.chat_template(), keys, notes);
 }
