@@ -11,7 +11,9 @@ CLI::Option* words(CLI::Option* option, std::vector<std::string> known) {
 // The flags of every subcommand that writes weights.
 void add_output(CLI::App& app, OutputSettings& s) {
   const char* group = "Output";
-  app.add_option("--output,output", s.output, "folder to make")->required()->group(group);
+  app.add_option("--output,output", s.output, "folder or GGUF file to make")
+      ->required()
+      ->group(group);
   app.add_flag("--force", s.force, "replace an existing output")->group(group);
   app.add_flag("--resume", s.resume, "go on where an interrupted run stopped")->group(group);
   app.add_flag("--dry_run", s.dry_run, "print the plan and write nothing")->group(group);
