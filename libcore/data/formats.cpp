@@ -16,9 +16,28 @@ namespace {
 
 using namespace rows;
 
-constexpr std::array kFormats = {DataFormat::kTokens,           DataFormat::kMessages,
-                                 DataFormat::kShareGpt,         DataFormat::kAlpaca,
-                                 DataFormat::kPromptCompletion, DataFormat::kText};
+struct Format {
+  DataFormat format;
+  std::string_view name;
+  bool detected;
+};
+// In the order in which they are looked for.
+constexpr std::array kFormats = {
+    Format{DataFormat::kTokens, "tokens", true},
+    Format{DataFormat::kDpo, "dpo", true},
+    Format{DataFormat::kMessages, "messages", true},
+    Format{DataFormat::kShareGpt, "sharegpt", true},
+    Format{DataFormat::kAlpaca, "alpaca", true},
+    Format{DataFormat::kPromptCompletion, "prompt_completion", true},
+    Format{DataFormat::kPubMedQa, "pubmedqa", true},
+    Format{DataFormat::kClinc150, "clinc150", false},
+    Format{DataFormat::kBanking77, "banking77", false},
+    Format{DataFormat::kText, "text", true},
+};
+
+}  // namespace
+
+namespace rows {
 
 void add_system(const Json& row, Conversation& conversation) {
   std::string text = optional_text(row, "system");
@@ -27,21 +46,6 @@ void add_system(const Json& row, Conversation& conversation) {
   message.role = Role::kSystem;
   message.content = std::move(text);
   conversation.messages.push_back(std::move(message));
-}
-
-Conversation read_messages(const Json& row, const std::string& key, ConvertedRow& result) {
-  Conversation conversation;
-  if (row.is_array()) {
-    read_turns(row, "row", true, result, conversation);
-    check_conversation("row", 0, result, conversation);
-    return conversation;
-  }
-  add_system(row, conversation);
-  const std::size_t first = conversation.messages.size();
-  read_settings(row, result, conversation);
-  read_turns(row[key], key, true, result, conversation);
-  check_conversation(key, first, result, conversation);
-  return conversation;
 }
 
 void add_exchange(std::string question, const std::string& question_field, std::string answer,
@@ -60,6 +64,33 @@ void add_exchange(std::string question, const std::string& question_field, std::
   assistant.content = std::move(answer);
   conversation.messages.push_back(std::move(user));
   conversation.messages.push_back(std::move(assistant));
+}
+
+std::string read_instruction(const Json& row) {
+  std::string prompt = need_text(row, "instruction");
+  const std::string input = optional_text(row, "input");
+  if (!prompt.empty() && !input.empty()) prompt += '\n';
+  return prompt + input;
+}
+
+}  // namespace rows
+
+namespace {
+
+Conversation read_messages(const Json& row, const std::string& key, const RowRules& rules,
+                           ConvertedRow& result) {
+  Conversation conversation;
+  if (row.is_array()) {
+    read_turns(row, "row", true, rules, result, conversation);
+    check_conversation("row", 0, rules, result, conversation);
+    return conversation;
+  }
+  add_system(row, conversation);
+  const std::size_t first = conversation.messages.size();
+  read_settings(row, result, conversation);
+  read_turns(row[key], key, true, rules, result, conversation);
+  check_conversation(key, first, rules, result, conversation);
+  return conversation;
 }
 
 Conversation read_alpaca(const Json& row, ConvertedRow& result) {
@@ -85,25 +116,21 @@ Conversation read_alpaca(const Json& row, ConvertedRow& result) {
                    field + "[1]", result, conversation);
     }
   }
-  std::string prompt = need_text(row, "instruction");
-  const std::string input = optional_text(row, "input");
-  if (!prompt.empty() && !input.empty()) prompt += '\n';
-  prompt += input;
-  add_exchange(std::move(prompt), "instruction", need_text(row, "output"), "output", result,
+  add_exchange(read_instruction(row), "instruction", need_text(row, "output"), "output", result,
                conversation);
   return conversation;
 }
 
 // Prompt and completion are texts, or lists of messages of which only the completion is learned.
-RowContent read_prompt_completion(const Json& row, ConvertedRow& result) {
+RowContent read_prompt_completion(const Json& row, const RowRules& rules, ConvertedRow& result) {
   const Json* prompt = find(row, "prompt");
   const Json* completion = find(row, "completion");
   if (prompt != nullptr && completion != nullptr && prompt->is_array() && completion->is_array()) {
     Conversation conversation;
     read_settings(row, result, conversation);
-    read_turns(*prompt, "prompt", false, result, conversation);
-    read_turns(*completion, "completion", true, result, conversation);
-    check_conversation("prompt+completion", 0, result, conversation);
+    read_turns(*prompt, "prompt", false, rules, result, conversation);
+    read_turns(*completion, "completion", true, rules, result, conversation);
+    check_conversation("prompt+completion", 0, rules, result, conversation);
     return conversation;
   }
   PromptCompletionRow texts{need_text(row, "prompt"), need_text(row, "completion")};
@@ -166,18 +193,27 @@ TokenRow read_tokens(const Json& row) {
   return tokens;
 }
 
-RowContent read_row(const Json& row, DataFormat format, ConvertedRow& result) {
+RowContent read_row(const Json& row, DataFormat format, const RowRules& rules,
+                    ConvertedRow& result) {
   switch (format) {
     case DataFormat::kMessages:
-      return read_messages(row, "messages", result);
+      return read_messages(row, "messages", rules, result);
     case DataFormat::kShareGpt:
-      return read_messages(row, "conversations", result);
+      return read_messages(row, "conversations", rules, result);
     case DataFormat::kAlpaca:
       return read_alpaca(row, result);
     case DataFormat::kPromptCompletion:
-      return read_prompt_completion(row, result);
+      return read_prompt_completion(row, rules, result);
     case DataFormat::kText:
       return read_text(row);
+    case DataFormat::kDpo:
+      return read_pair(row, rules, result);
+    case DataFormat::kPubMedQa:
+      return read_pubmedqa(row, rules, result);
+    case DataFormat::kClinc150:
+      return read_clinc150(row, result);
+    case DataFormat::kBanking77:
+      return read_banking77(row, result);
     case DataFormat::kTokens:
       break;
   }
@@ -187,47 +223,56 @@ RowContent read_row(const Json& row, DataFormat format, ConvertedRow& result) {
 }  // namespace
 
 std::string_view data_format_name(DataFormat format) {
-  switch (format) {
-    case DataFormat::kMessages:
-      return "messages";
-    case DataFormat::kAlpaca:
-      return "alpaca";
-    case DataFormat::kShareGpt:
-      return "sharegpt";
-    case DataFormat::kPromptCompletion:
-      return "prompt_completion";
-    case DataFormat::kText:
-      return "text";
-    case DataFormat::kTokens:
-      break;
+  for (const Format& known : kFormats) {
+    if (known.format == format) return known.name;
   }
-  return "tokens";
+  return "unknown";
+}
+
+std::optional<DataFormat> parse_data_format(std::string_view name) {
+  for (const Format& known : kFormats) {
+    if (known.name == name) return known.format;
+  }
+  return std::nullopt;
 }
 
 bool has_format(const Json& row, DataFormat format) {
-  // A list is the form {role, content} without the object around it.
-  if (row.is_array()) return format == DataFormat::kMessages;
+  if (row.is_array()) {
+    // The form {role, content} without the object around it, or a pair of texts.
+    return format == DataFormat::kMessages || format == DataFormat::kClinc150;
+  }
   if (!row.is_object()) return false;
+  const auto has = [&row](const char* key) { return row.contains(key); };
   switch (format) {
     case DataFormat::kMessages:
-      return row.contains("messages");
+      return has("messages");
     case DataFormat::kShareGpt:
-      return row.contains("conversations");
+      return has("conversations");
     case DataFormat::kAlpaca:
-      return row.contains("instruction") || (row.contains("input") && row.contains("output"));
+      return has("instruction") || (has("input") && has("output"));
     case DataFormat::kPromptCompletion:
-      return row.contains("prompt") && row.contains("completion");
+      return has("prompt") && has("completion");
     case DataFormat::kText:
-      return row.contains("text");
+      return has("text");
+    case DataFormat::kDpo:
+      return has("chosen") && has("rejected");
+    case DataFormat::kPubMedQa:
+      return (has("QUESTION") && (has("CONTEXTS") || has("final_decision"))) ||
+             (has("question") && has("context") && has("final_decision"));
+    case DataFormat::kClinc150:
+      return has("text") && has("intent");
+    case DataFormat::kBanking77:
+      return has("text") && has("category");
     case DataFormat::kTokens:
       break;
   }
-  return row.contains("input_ids");
+  return has("input_ids");
 }
 
-std::optional<DataFormat> detect_format(const Json& row) {
-  for (const DataFormat format : kFormats) {
-    if (has_format(row, format)) return format;
+std::optional<DataFormat> detect_format(const Json& row, bool pairs) {
+  for (const Format& known : kFormats) {
+    if (!known.detected || (known.format == DataFormat::kDpo && !pairs)) continue;
+    if (has_format(row, known.format)) return known.format;
   }
   return std::nullopt;
 }
@@ -244,15 +289,16 @@ std::string describe_keys(const Json& row) {
   return text;
 }
 
-ConvertedRow convert_row(const Json& row, DataFormat format) {
+ConvertedRow convert_row(const Json& row, DataFormat format, const RowRules& rules) {
   ConvertedRow result;
+  result.format = format;
   try {
     if (!has_format(row, format)) {
       drop("missing_field", "",
            fmt::format("{}, a row of format {} is needed", describe_keys(row),
                        data_format_name(format)));
     }
-    result.content = read_row(row, format, result);
+    result.content = read_row(row, format, rules, result);
   } catch (const BadRow& bad) {
     result.problem = bad.problem;
     result.repairs.clear();

@@ -58,6 +58,10 @@ void read_one(const Json& object, const std::string& prefix, ConvertedRow& row,
   if (const Json* value = find(object, "thinking"); value && !conversation.thinking) {
     conversation.thinking = read_switch(*value, prefix + "thinking");
   }
+  if (const Json* value = find(object, "add_generation_prompt");
+      value && !row.add_generation_prompt) {
+    row.add_generation_prompt = read_switch(*value, prefix + "add_generation_prompt");
+  }
   if (const Json* value = find(object, "enable_thinking")) {
     const std::string field = prefix + "enable_thinking";
     row.repairs.push_back({"enable_thinking", field, field + ": read as thinking"});

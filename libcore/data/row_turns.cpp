@@ -85,7 +85,8 @@ std::string content_text(const Json& content, Role role, const std::string& fiel
   return text;
 }
 
-// Arguments as one JSON text.
+}  // namespace
+
 std::string read_arguments(const Json* arguments, const std::string& field, ConvertedRow& row) {
   if (arguments == nullptr) {
     row.repairs.push_back({"arguments_missing", field, field + ": absent, read as {}"});
@@ -116,6 +117,8 @@ std::string read_arguments(const Json* arguments, const std::string& field, Conv
   }
   return text;
 }
+
+namespace {
 
 ToolCall read_call(const Json& call, const std::string& field, ConvertedRow& row) {
   if (!call.is_object())
@@ -171,7 +174,8 @@ std::vector<ToolCall> read_calls(const Json& calls, const std::string& field, Co
   return result;
 }
 
-Message read_turn(const Json& turn, const std::string& field, ConvertedRow& row, bool& learned) {
+Message read_turn(const Json& turn, const std::string& field, const RowRules& rules,
+                  ConvertedRow& row, bool& learned) {
   if (!turn.is_object()) {
     drop("bad_type", field, describe_value(turn) + ", an object with role and content is needed");
   }
@@ -220,28 +224,35 @@ Message read_turn(const Json& turn, const std::string& field, ConvertedRow& row,
   if (const Json* content = find(turn, content_key)) {
     message.content = content_text(*content, message.role, field + "." + content_key, row);
   } else if (message.tool_calls.empty()) {
-    need_text(turn, content_key, field + ".");  // says whether it is null or missing
+    if (!rules.repair_null) need_text(turn, content_key, field + ".");  // says which of the two
+    message.content = "";
+    const std::string at = fmt::format("{}.{}", field, content_key);
+    row.repairs.push_back({"empty_content", at, at + ": null or missing, read as the empty text"});
   }
   return message;
 }
 
-void read_turns(const Json& turns, const std::string& field, bool learn, ConvertedRow& row,
-                Conversation& conversation) {
+void read_turns(const Json& turns, const std::string& field, bool learn, const RowRules& rules,
+                ConvertedRow& row, Conversation& conversation) {
   if (!turns.is_array()) {
     drop("bad_type", field, describe_value(turns) + ", a list of messages is needed");
   }
-  if (turns.empty()) drop("empty_row", field, "an empty list, at least one answer is needed");
+  if (turns.empty() && (rules.answers || !rules.allow_empty)) {
+    drop("empty_row", field, "an empty list, at least one answer is needed");
+  }
   for (std::size_t i = 0; i < turns.size(); ++i) {
     bool learned = true;
-    Message message = read_turn(turns[i], fmt::format("{}[{}]", field, i), row, learned);
+    Message message = read_turn(turns[i], fmt::format("{}[{}]", field, i), rules, row, learned);
     const bool answer = message.role == Role::kAssistant;
     if (answer && !(learn && learned)) row.masked.push_back(conversation.messages.size());
     conversation.messages.push_back(std::move(message));
   }
 }
 
-void check_conversation(const std::string& field, std::size_t first, ConvertedRow& row,
-                        Conversation& conversation) {
+void check_conversation(const std::string& field, std::size_t first, const RowRules& rules,
+                        ConvertedRow& row, Conversation& conversation) {
+  if (rules.rewrite_calls) rewrite_calls(field, first, row, conversation);
+  if (!rules.answers) return;
   std::vector<Message>& messages = conversation.messages;
   const auto at = [&](std::size_t i) { return fmt::format("{}[{}]", field, i - first); };
   const auto keep = [&](const char* kind, std::size_t i, const char* what) {
