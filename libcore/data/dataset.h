@@ -37,6 +37,11 @@ struct DatasetOptions {
   bool mask_history = false;     // only the last assistant turn is; not with train_on_prompt
   EncodingPolicy encoding = EncodingPolicy::kReplace;
   std::int64_t vocab_size = 0;  // the model's: ids are checked against it; 0: not checked
+  // The last answer's reasoning is learned (unless its row says thinking: false); else the
+  // template's own rendering leaves it out.
+  bool keep_reasoning = true;
+  bool add_generation_prompt = false;  // for rows that do not say it themselves
+  bool need_target = true;             // a row without one is a problem ("no_target")
 };
 
 // One dropped or repaired row; a row repaired in several ways has several.

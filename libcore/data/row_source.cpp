@@ -232,6 +232,10 @@ void RowSource::convert(JsonRow& text, SourceRow& result) const {
 
 bool RowSource::next(SourceRow& result) {
   JsonRow text;
+  return next(result, text);
+}
+
+bool RowSource::next(SourceRow& result, JsonRow& text) {
   if (!next_text(text)) {
     result = SourceRow();
     return false;

@@ -49,6 +49,8 @@ class RowSource {
 
   // Returns false at the end.
   bool next(SourceRow& row);
+  // The same with the row's text, valid until the row after it is read.
+  bool next(SourceRow& row, JsonRow& text);
   // The two halves of next(), for several threads: the text of the next row, valid until the row
   // after it is read; and its conversion, once format() is known, by any thread.
   bool next_text(JsonRow& text);

@@ -80,10 +80,10 @@ void split_reasoning(Message& message, ChatTemplate kind) {
   message.content = std::string(answer);
 }
 
-std::vector<Turn> conversation_turns(Conversation conversation,
-                                     const std::vector<std::size_t>& masked,
+std::vector<Turn> conversation_turns(Conversation conversation, const ConvertedRow& row,
                                      const DatasetOptions& options, const Tokenizer& tokenizer,
                                      std::vector<RowRemark>& repairs) {
+  const std::vector<std::size_t>& masked = row.masked;
   const Specials specials = specials_of(tokenizer);
   std::vector<Message>& messages = conversation.messages;
   Message* last_answer = nullptr;
@@ -99,10 +99,12 @@ std::vector<Turn> conversation_turns(Conversation conversation,
   RenderOptions render;
   render.kind = options.chat_template;
   render.thinking = conversation.thinking.value_or(options.thinking);
+  render.add_generation_prompt = row.add_generation_prompt.value_or(options.add_generation_prompt);
   render.bos = specials.bos_text;
   render.eos = specials.eos_text;
   const bool reasons = render.kind == ChatTemplate::kV31 || render.kind == ChatTemplate::kR1;
-  if (reasons && last_answer != nullptr && conversation.thinking.value_or(true)) {
+  const bool keep = options.keep_reasoning && conversation.thinking.value_or(true);
+  if (reasons && last_answer != nullptr && keep) {
     split_reasoning(*last_answer, render.kind);
     render.keep_last_reasoning =
         last_answer->reasoning.has_value() && !last_answer->reasoning->empty();
@@ -295,7 +297,7 @@ TokenizedRow tokenize_row(const ConvertedRow& row, const DatasetOptions& options
   } else {
     try {
       if (const auto* chat = std::get_if<Conversation>(&content)) {
-        turns = conversation_turns(*chat, row.masked, options, *tokenizer, result.repairs);
+        turns = conversation_turns(*chat, row, options, *tokenizer, result.repairs);
       } else if (const auto* text = std::get_if<TextRow>(&content)) {
         turns = text_turns("", text->text, "text", *tokenizer, result.repairs);
       } else {
@@ -325,7 +327,7 @@ TokenizedRow tokenize_row(const ConvertedRow& row, const DatasetOptions& options
     result.problem = std::move(*problem);
     return result;
   }
-  if (example.target_count() == 0) {
+  if (options.need_target && example.target_count() == 0) {
     result.problem = {
         "no_target", "",
         example.truncated

@@ -1,0 +1,168 @@
+#include "tools/convert/data_stream.h"
+
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "libcore/base/error.h"
+#include "libcore/base/stop.h"
+
+namespace ds::convert {
+
+namespace {
+
+// Enough work for a turn of the locks to be nothing beside it.
+constexpr std::size_t kBlockBytes = 256u << 10;
+constexpr std::size_t kBlockRows = 2048;
+
+// The text of some rows; `first` are rows that were converted while the format was found.
+struct RawBlock {
+  std::string text;
+  std::vector<JsonRow> rows;
+  std::vector<std::size_t> begins;
+  std::vector<SourceRow> first;
+  std::size_t position = 0;
+};
+
+class Stream {
+ public:
+  Stream(RowSource& source, const Target& target,
+         const std::function<void(ConvertedBlock&)>& take)
+      : source_(source), target_(target), take_(take) {}
+
+  void run(int threads) {
+    std::vector<std::thread> team;
+    try {
+      for (int i = 1; i < threads; ++i) team.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      // Fewer threads do as well.
+    }
+    work();
+    for (std::thread& thread : team) thread.join();
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  // Every thread reads a block, converts it, and waits for its turn to hand it on.
+  void work() {
+    RawBlock raw;
+    ConvertedBlock block;
+    while (true) {
+      std::int64_t turn = -1;
+      try {
+        if (!read(raw, turn)) return;
+        convert(raw, block);
+        std::unique_lock lock(order_);
+        ready_.wait(lock, [&] { return failed_ || next_ == turn; });
+        if (failed_) return;
+        take_(block);
+        ++next_;
+        ready_.notify_all();
+      } catch (...) {
+        fail(turn, std::current_exception());
+        return;
+      }
+    }
+  }
+
+  // The failure of the earliest block counts; blocks before it are still handed on.
+  void fail(std::int64_t turn, std::exception_ptr failure) {
+    std::unique_lock lock(order_);
+    ready_.wait(lock, [&] { return failed_ || turn < 0 || next_ >= turn; });
+    if (failed_) return;
+    failed_ = true;
+    failure_ = std::move(failure);
+    ready_.notify_all();
+  }
+
+  bool read(RawBlock& raw, std::int64_t& turn) {
+    const std::scoped_lock lock(reading_);
+    if (ended_) return false;
+    turn = turns_;
+    raw.text.clear();
+    raw.rows.clear();
+    raw.begins.clear();
+    raw.first.clear();
+    if (stop_requested()) throw Error(ExitCode::kInterrupted, "stopped while converting rows");
+    while (raw.text.size() < kBlockBytes && raw.rows.size() < kBlockRows) {
+      JsonRow row;
+      if (!source_.format()) {
+        SourceRow converted;
+        if (!source_.next(converted, row)) {
+          ended_ = true;
+          break;
+        }
+        raw.first.push_back(std::move(converted));
+      } else if (!source_.next_text(row)) {
+        ended_ = true;
+        break;
+      }
+      raw.begins.push_back(raw.text.size());
+      raw.text += row.text;
+      raw.rows.push_back(std::move(row));
+    }
+    // The window of the source goes on, and so the views must be into the copy.
+    for (std::size_t i = 0; i < raw.rows.size(); ++i) {
+      const std::size_t size = raw.rows[i].text.size();
+      raw.rows[i].text = std::string_view(raw.text).substr(raw.begins[i], size);
+    }
+    raw.position = source_.position();
+    if (raw.rows.empty()) return false;
+    ++turns_;
+    return true;
+  }
+
+  void convert(RawBlock& raw, ConvertedBlock& block) const {
+    block.text.clear();
+    block.notes.clear();
+    block.rows_read = static_cast<std::int64_t>(raw.rows.size());
+    block.rows_kept = 0;
+    block.position = raw.position;
+    SourceRow row;
+    for (std::size_t i = 0; i < raw.rows.size(); ++i) {
+      if (i < raw.first.size()) {
+        row = std::move(raw.first[i]);
+      } else {
+        source_.convert(raw.rows[i], row);
+      }
+      const bool usable = row.row.content.has_value();
+      const bool kept = usable && target_.write(row.row, block.text);
+      block.rows_kept += kept ? 1 : 0;
+      if (kept && row.row.repairs.empty()) continue;
+      RowNote& note = block.notes.emplace_back();
+      note.line = row.line;
+      note.column = usable && !raw.rows[i].repaired ? 0 : row.column;
+      note.dropped = !kept;
+      if (kept) {
+        note.remarks = std::move(row.row.repairs);
+      } else {
+        note.remarks.push_back(std::move(row.row.problem));
+        note.text = raw.rows[i].text;
+      }
+    }
+  }
+
+  RowSource& source_;
+  const Target& target_;
+  const std::function<void(ConvertedBlock&)>& take_;
+  std::mutex reading_;
+  bool ended_ = false;
+  std::int64_t turns_ = 0;
+  std::mutex order_;
+  std::condition_variable ready_;
+  std::int64_t next_ = 0;
+  bool failed_ = false;
+  std::exception_ptr failure_;
+};
+
+}  // namespace
+
+void convert_rows(RowSource& source, const Target& target, int threads,
+                  const std::function<void(ConvertedBlock&)>& take) {
+  Stream(source, target, take).run(threads);
+}
+
+}  // namespace ds::convert
