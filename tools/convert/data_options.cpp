@@ -33,8 +33,7 @@ void declare_data(CLI::App& app, DataSettings& s) {
         {"auto", "v2", "v3", "v3.1", "r1"})
       ->group(text);
   app.add_option("--tokenizer", s.tokenizer, "folder of tokenizer.json")->group(text);
-  app.add_flag("--thinking", s.thinking, "thinking mode, for rows that do not say it")
-      ->group(text);
+  app.add_flag("--thinking", s.thinking, "thinking mode, for rows that do not say it")->group(text);
   app.add_flag("--add_generation_prompt", s.add_generation_prompt,
                "end with the assistant's marker, for rows that do not say it")
       ->group(text);

@@ -3,7 +3,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -29,8 +29,7 @@ struct RawBlock {
 
 class Stream {
  public:
-  Stream(RowSource& source, const Target& target,
-         const std::function<void(ConvertedBlock&)>& take)
+  Stream(RowSource& source, const Target& target, const std::function<void(ConvertedBlock&)>& take)
       : source_(source), target_(target), take_(take) {}
 
   void run(int threads) {

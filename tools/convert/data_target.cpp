@@ -83,6 +83,12 @@ bool Target::write(ConvertedRow& row, std::string& out) const {
     return written;
   };
   RowContent& content = *row.content;
+  if (tokenizer_ == nullptr && needs_tokenizer(row.format)) {
+    throw Error(
+        ExitCode::kUsage,
+        fmt::format("rows of format {} need a --tokenizer here", data_format_name(row.format)),
+        "give the folder of tokenizer.json");
+  }
   try {
     if (auto* pair = std::get_if<PromptCompletionRow>(&content)) content = conversation_of(*pair);
     if (options_.to == TargetFormat::kTokens) return done(write_tokens(row, out));
@@ -174,16 +180,14 @@ bool Target::write_conversation(ConvertedRow& row, Conversation& conversation,
   return write_rendered(row, conversation, out);
 }
 
-bool Target::write_rendered(ConvertedRow& row, Conversation& conversation,
-                            std::string& out) const {
+bool Target::write_rendered(ConvertedRow& row, Conversation& conversation, std::string& out) const {
   for (std::string& said : normalise_conversation(conversation, options_.chat_template)) {
     row.repairs.push_back({"for_template", "", std::move(said)});
   }
   RenderOptions render;
   render.kind = options_.chat_template;
   render.thinking = conversation.thinking.value_or(options_.thinking);
-  render.add_generation_prompt =
-      row.add_generation_prompt.value_or(options_.add_generation_prompt);
+  render.add_generation_prompt = row.add_generation_prompt.value_or(options_.add_generation_prompt);
   render.bos = bos_;
   render.eos = eos_;
   const Message* last = last_answer(conversation);

@@ -1,5 +1,7 @@
 #include "libcore/cli/app.h"
 #include "tools/convert/adapter.h"
+#include "tools/convert/data.h"
+#include "tools/convert/data_options.h"
 #include "tools/convert/merge.h"
 #include "tools/convert/options.h"
 #include "tools/convert/weights.h"
@@ -9,6 +11,7 @@ int main(int argc, char** argv) {
   WeightsSettings weights;
   MergeSettings merge;
   AdapterSettings adapter;
+  DataSettings data;
   const ds::cli::Program program{
       .name = "deepseek-convert",
       .summary = "weights, adapters and data in other formats",
@@ -20,6 +23,9 @@ int main(int argc, char** argv) {
                        [&](ds::cli::Run& run) { run_merge(merge, run); }},
                       {"adapter", "an adapter in another layout",
                        [&](CLI::App& app) { declare_adapter(app, adapter); },
-                       [&](ds::cli::Run& run) { run_adapter(adapter, run); }}}};
+                       [&](ds::cli::Run& run) { run_adapter(adapter, run); }},
+                      {"data", "rows of training data in another format",
+                       [&](CLI::App& app) { declare_data(app, data); },
+                       [&](ds::cli::Run& run) { run_data(data, run); }}}};
   return ds::cli::run_main(argc, argv, program);
 }
