@@ -80,7 +80,10 @@ struct RowRules {
   // Tool calls and results that stand as control tokens in the text of a turn, in the grammar of V3
   // or of V3.1, become messages of their own.
   bool rewrite_calls = false;
-  bool allow_empty = false;  // without `answers`: a list of no messages
+  // Rows of messages that ask for a generation prompt (of themselves, or with `generation_prompt`
+  // when they do not say it) need no answer, and may have no message.
+  bool prompts = false;
+  bool generation_prompt = false;
   bool chosen = true;        // kDpo: the answer that was preferred, else the other one
   bool long_answer = false;  // kPubMedQa: the conclusion, else yes, no or maybe
 };

@@ -237,7 +237,9 @@ void read_turns(const Json& turns, const std::string& field, bool learn, const R
   if (!turns.is_array()) {
     drop("bad_type", field, describe_value(turns) + ", a list of messages is needed");
   }
-  if (turns.empty() && (rules.answers || !rules.allow_empty)) {
+  const bool prompt =
+      rules.prompts && row.add_generation_prompt.value_or(rules.generation_prompt);
+  if (turns.empty() && !prompt) {
     drop("empty_row", field, "an empty list, at least one answer is needed");
   }
   for (std::size_t i = 0; i < turns.size(); ++i) {
@@ -252,7 +254,9 @@ void read_turns(const Json& turns, const std::string& field, bool learn, const R
 void check_conversation(const std::string& field, std::size_t first, const RowRules& rules,
                         ConvertedRow& row, Conversation& conversation) {
   if (rules.rewrite_calls) rewrite_calls(field, first, row, conversation);
-  if (!rules.answers) return;
+  const bool prompt =
+      rules.prompts && row.add_generation_prompt.value_or(rules.generation_prompt);
+  if (!rules.answers || prompt) return;
   std::vector<Message>& messages = conversation.messages;
   const auto at = [&](std::size_t i) { return fmt::format("{}[{}]", field, i - first); };
   const auto keep = [&](const char* kind, std::size_t i, const char* what) {

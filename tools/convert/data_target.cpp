@@ -52,16 +52,17 @@ Target::Target(const TargetOptions& options, const Tokenizer* tokenizer)
   tokens_.add_generation_prompt = options.add_generation_prompt;
   tokens_.cutoff_len = std::numeric_limits<std::int64_t>::max();
   tokens_.keep_reasoning = options.keep_reasoning;
-  tokens_.need_target = !options.add_generation_prompt;
+  tokens_.need_target = false;
 }
 
 RowRules Target::rules() const {
   RowRules rules;
   const bool text = options_.to == TargetFormat::kText;
   const bool rendered = text || options_.to == TargetFormat::kTokens;
-  // What a template renders is its own business, and a prompt has no answer.
-  rules.answers = !text && !(rendered && options_.add_generation_prompt);
-  rules.allow_empty = rendered && options_.add_generation_prompt;
+  // What a template renders is its own business.
+  rules.answers = !text;
+  rules.prompts = rendered;
+  rules.generation_prompt = options_.add_generation_prompt;
   rules.repair_null = true;
   rules.rewrite_calls = !rendered || options_.chat_template == ChatTemplate::kV31;
   return rules;
@@ -121,6 +122,10 @@ bool Target::write_tokens(ConvertedRow& row, std::string& out) const {
   if (!result.example) {
     row.problem = std::move(result.problem);
     return false;
+  }
+  const bool prompt = row.add_generation_prompt.value_or(options_.add_generation_prompt);
+  if (!prompt && result.example->target_count() == 0) {
+    return refuse(row, "no_target", "no target: nothing of the row is learned");
   }
   for (RowRemark& repair : result.repairs) row.repairs.push_back(std::move(repair));
   append_token_row(out, result.example->ids, result.example->labels);
