@@ -143,9 +143,13 @@ RowContent read_prompt_completion(const Json& row, const RowRules& rules, Conver
   return texts;
 }
 
-TextRow read_text(const Json& row) {
+TextRow read_text(const Json& row, const RowRules& rules, ConvertedRow& result) {
   TextRow text{need_text(row, "text")};
-  if (is_blank(text.text)) drop("empty_row", "text", "the text is empty");
+  if (!is_blank(text.text)) return text;
+  if (!rules.blank_text) drop("empty_row", "text", "the text is empty");
+  if (text.text.empty()) {
+    result.repairs.push_back({"empty_text", "text", "text: an empty text; kept as it is"});
+  }
   return text;
 }
 
@@ -175,10 +179,12 @@ std::vector<std::int32_t> read_ids(const Json& list, const char* field, bool lab
   return ids;
 }
 
-TokenRow read_tokens(const Json& row) {
+TokenRow read_tokens(const Json& row, const RowRules& rules) {
   TokenRow tokens;
   tokens.ids = read_ids(row["input_ids"], "input_ids", false);
-  if (tokens.ids.empty()) drop("empty_row", "input_ids", "an empty list, token ids are needed");
+  if (tokens.ids.empty() && !rules.blank_text) {
+    drop("empty_row", "input_ids", "an empty list, token ids are needed");
+  }
   const Json* labels = find(row, "labels");
   if (labels == nullptr) {
     tokens.labels = tokens.ids;
@@ -205,7 +211,7 @@ RowContent read_row(const Json& row, DataFormat format, const RowRules& rules,
     case DataFormat::kPromptCompletion:
       return read_prompt_completion(row, rules, result);
     case DataFormat::kText:
-      return read_text(row);
+      return read_text(row, rules, result);
     case DataFormat::kDpo:
       return read_pair(row, rules, result);
     case DataFormat::kPubMedQa:
@@ -217,7 +223,7 @@ RowContent read_row(const Json& row, DataFormat format, const RowRules& rules,
     case DataFormat::kTokens:
       break;
   }
-  return read_tokens(row);
+  return read_tokens(row, rules);
 }
 
 }  // namespace

@@ -62,8 +62,8 @@ using RowContent = std::variant<Conversation, TextRow, PromptCompletionRow, Toke
 //          arguments_missing arguments_encoded_twice arguments_not_json (kept as it is)
 //          function_call content_object unanswered_turn tool_without_call (kept as it is)
 //          empty_prompt (kept as it is) enable_thinking bos_in_text eos_in_text logged_calls
-//          empty_content cut_answer (kept as it is) prompt_at_end reasoning_left_out
-//          content_left_out
+//          empty_content empty_text (kept as it is) cut_answer (kept as it is) prompt_at_end
+//          reasoning_left_out content_left_out
 struct RowRemark {
   std::string kind;
   std::string field;   // "messages[1].content"; empty: the row as a whole
@@ -84,6 +84,7 @@ struct RowRules {
   // when they do not say it) need no answer, and may have no message.
   bool prompts = false;
   bool generation_prompt = false;
+  bool blank_text = false;   // kText: white space alone, or nothing, is kept; kTokens: no ids are
   bool chosen = true;        // kDpo: the answer that was preferred, else the other one
   bool long_answer = false;  // kPubMedQa: the conclusion, else yes, no or maybe
 };

@@ -228,6 +228,9 @@ Message read_turn(const Json& turn, const std::string& field, const RowRules& ru
     message.content = "";
     const std::string at = fmt::format("{}.{}", field, content_key);
     row.repairs.push_back({"empty_content", at, at + ": null or missing, read as the empty text"});
+  } else if (rules.repair_null && !turn.contains(content_key)) {
+    const std::string at = fmt::format("{}.{}", field, content_key);
+    row.repairs.push_back({"empty_content", at, at + ": missing beside calls, read as null"});
   }
   return message;
 }
@@ -237,8 +240,7 @@ void read_turns(const Json& turns, const std::string& field, bool learn, const R
   if (!turns.is_array()) {
     drop("bad_type", field, describe_value(turns) + ", a list of messages is needed");
   }
-  const bool prompt =
-      rules.prompts && row.add_generation_prompt.value_or(rules.generation_prompt);
+  const bool prompt = rules.prompts && row.add_generation_prompt.value_or(rules.generation_prompt);
   if (turns.empty() && !prompt) {
     drop("empty_row", field, "an empty list, at least one answer is needed");
   }
@@ -254,8 +256,7 @@ void read_turns(const Json& turns, const std::string& field, bool learn, const R
 void check_conversation(const std::string& field, std::size_t first, const RowRules& rules,
                         ConvertedRow& row, Conversation& conversation) {
   if (rules.rewrite_calls) rewrite_calls(field, first, row, conversation);
-  const bool prompt =
-      rules.prompts && row.add_generation_prompt.value_or(rules.generation_prompt);
+  const bool prompt = rules.prompts && row.add_generation_prompt.value_or(rules.generation_prompt);
   if (!rules.answers || prompt) return;
   std::vector<Message>& messages = conversation.messages;
   const auto at = [&](std::size_t i) { return fmt::format("{}[{}]", field, i - first); };

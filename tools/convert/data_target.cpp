@@ -64,6 +64,7 @@ RowRules Target::rules() const {
   rules.prompts = rendered;
   rules.generation_prompt = options_.add_generation_prompt;
   rules.repair_null = true;
+  rules.blank_text = rendered;
   rules.rewrite_calls = !rendered || options_.chat_template == ChatTemplate::kV31;
   return rules;
 }
