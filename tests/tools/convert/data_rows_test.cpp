@@ -133,6 +133,7 @@ TEST_CASE("data: refusals before anything is read") {
 
 TEST_CASE("data: mutated rows never end the run, and every one is accounted for") {
   std::mt19937 random(20250101);
+  const std::string kBytes = "{}[]\",:\\\x80\xff\x01 0n";
   const std::vector<std::string> seeds = {
       kGood,
       R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": null, )"
@@ -151,7 +152,7 @@ TEST_CASE("data: mutated rows never end the run, and every one is accounted for"
             row.erase(at, 1 + random() % 8);
             break;
           case 1:
-            row.insert(at, 1, kBytes[random() % kBytes.size()]]\",:\\\x80\xff\x01 0n"[random() % 15]);
+            row.insert(at, 1, kBytes[random() % kBytes.size()]);
             break;
           default:
             row[at] = static_cast<char>(random());
