@@ -37,11 +37,6 @@ struct DatasetOptions {
   bool mask_history = false;     // only the last assistant turn is; not with train_on_prompt
   EncodingPolicy encoding = EncodingPolicy::kReplace;
   std::int64_t vocab_size = 0;  // the model's: ids are checked against it; 0: not checked
-  // The last answer's reasoning is learned (unless its row says thinking: false); else the
-  // template's own rendering leaves it out.
-  bool keep_reasoning = true;
-  bool add_generation_prompt = false;  // for rows that do not say it themselves
-  bool need_target = true;             // a row without one is a problem ("no_target")
 };
 
 // One dropped or repaired row; a row repaired in several ways has several.
@@ -80,6 +75,10 @@ Dataset load_dataset(const DatasetOptions& options, const Tokenizer* tokenizer);
 // The fields of a deepseek/data/1 event: files, formats (one each), rows_read, kept, dropped {kind:
 // n}, repaired {kind: n}, truncated, tokens, target_tokens.
 nlohmann::json describe(const Dataset& dataset);
+
+// <think>R</think>A (or R</think>A) inside the content of `message` becomes its reasoning. R1's
+// layout has line breaks around R and before A, which belong to the layout.
+void split_reasoning(Message& message, ChatTemplate kind);
 
 // LLaMA-Factory's proportional rule (text.md section 8): lengths kept of source and target.
 struct KeptLengths {

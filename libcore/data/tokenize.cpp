@@ -55,35 +55,10 @@ void strip_eos(std::string& text, const Specials& specials, const std::string& f
                              "left out"});
 }
 
-// <think>R</think>A (or R</think>A) inside the content of `message` becomes its reasoning. R1's
-// layout has line breaks around R and before A, which belong to the layout.
-void split_reasoning(Message& message, ChatTemplate kind) {
-  if (message.reasoning || !message.content) return;
-  constexpr std::string_view kOpen = "<think>";
-  constexpr std::string_view kClose = "</think>";
-  const std::string_view content = *message.content;
-  const std::size_t close =
-      kind == ChatTemplate::kR1 ? content.rfind(kClose) : content.find(kClose);
-  if (close == std::string_view::npos) return;
-  std::string_view reasoning = content.substr(0, close);
-  std::string_view answer = content.substr(close + kClose.size());
-  const std::size_t text = reasoning.find_first_not_of(" \t\r\n");
-  if (text != std::string_view::npos && reasoning.substr(text).starts_with(kOpen)) {
-    reasoning.remove_prefix(text + kOpen.size());
-  }
-  if (reasoning.starts_with('\n')) {
-    reasoning.remove_prefix(1);
-    if (reasoning.ends_with('\n')) reasoning.remove_suffix(1);
-    for (int i = 0; i < 2 && answer.starts_with('\n'); ++i) answer.remove_prefix(1);
-  }
-  message.reasoning = std::string(reasoning);
-  message.content = std::string(answer);
-}
-
-std::vector<Turn> conversation_turns(Conversation conversation, const ConvertedRow& row,
+std::vector<Turn> conversation_turns(Conversation conversation,
+                                     const std::vector<std::size_t>& masked,
                                      const DatasetOptions& options, const Tokenizer& tokenizer,
                                      std::vector<RowRemark>& repairs) {
-  const std::vector<std::size_t>& masked = row.masked;
   const Specials specials = specials_of(tokenizer);
   std::vector<Message>& messages = conversation.messages;
   Message* last_answer = nullptr;
@@ -99,12 +74,10 @@ std::vector<Turn> conversation_turns(Conversation conversation, const ConvertedR
   RenderOptions render;
   render.kind = options.chat_template;
   render.thinking = conversation.thinking.value_or(options.thinking);
-  render.add_generation_prompt = row.add_generation_prompt.value_or(options.add_generation_prompt);
   render.bos = specials.bos_text;
   render.eos = specials.eos_text;
   const bool reasons = render.kind == ChatTemplate::kV31 || render.kind == ChatTemplate::kR1;
-  const bool keep = options.keep_reasoning && conversation.thinking.value_or(true);
-  if (reasons && last_answer != nullptr && keep) {
+  if (reasons && last_answer != nullptr && conversation.thinking.value_or(true)) {
     split_reasoning(*last_answer, render.kind);
     render.keep_last_reasoning =
         last_answer->reasoning.has_value() && !last_answer->reasoning->empty();
@@ -264,6 +237,29 @@ std::optional<RowRemark> vocabulary_problem(const Example& example, bool given,
 
 }  // namespace
 
+void split_reasoning(Message& message, ChatTemplate kind) {
+  if (message.reasoning || !message.content) return;
+  constexpr std::string_view kOpen = "<think>";
+  constexpr std::string_view kClose = "</think>";
+  const std::string_view content = *message.content;
+  const std::size_t close =
+      kind == ChatTemplate::kR1 ? content.rfind(kClose) : content.find(kClose);
+  if (close == std::string_view::npos) return;
+  std::string_view reasoning = content.substr(0, close);
+  std::string_view answer = content.substr(close + kClose.size());
+  const std::size_t text = reasoning.find_first_not_of(" \t\r\n");
+  if (text != std::string_view::npos && reasoning.substr(text).starts_with(kOpen)) {
+    reasoning.remove_prefix(text + kOpen.size());
+  }
+  if (reasoning.starts_with('\n')) {
+    reasoning.remove_prefix(1);
+    if (reasoning.ends_with('\n')) reasoning.remove_suffix(1);
+    for (int i = 0; i < 2 && answer.starts_with('\n'); ++i) answer.remove_prefix(1);
+  }
+  message.reasoning = std::string(reasoning);
+  message.content = std::string(answer);
+}
+
 KeptLengths proportional_lengths(std::int64_t source, std::int64_t target, std::int64_t limit) {
   std::int64_t most = limit;
   if (2 * target >= limit) {
@@ -297,7 +293,7 @@ TokenizedRow tokenize_row(const ConvertedRow& row, const DatasetOptions& options
   } else {
     try {
       if (const auto* chat = std::get_if<Conversation>(&content)) {
-        turns = conversation_turns(*chat, row, options, *tokenizer, result.repairs);
+        turns = conversation_turns(*chat, row.masked, options, *tokenizer, result.repairs);
       } else if (const auto* text = std::get_if<TextRow>(&content)) {
         turns = text_turns("", text->text, "text", *tokenizer, result.repairs);
       } else {
@@ -327,7 +323,7 @@ TokenizedRow tokenize_row(const ConvertedRow& row, const DatasetOptions& options
     result.problem = std::move(*problem);
     return result;
   }
-  if (options.need_target && example.target_count() == 0) {
+  if (example.target_count() == 0) {
     result.problem = {
         "no_target", "",
         example.truncated

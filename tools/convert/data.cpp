@@ -109,6 +109,15 @@ class Conversion {
       options.chat_template = detected.value_or(ChatTemplate::kV31);
     }
     template_ = options.chat_template;
+    const bool thinks = template_ == ChatTemplate::kV31 || template_ == ChatTemplate::kR1;
+    if (settings_.to == "tokens" && settings_.from != "text" && thinks &&
+        tokenizer_->id_of("</think>") < 0) {
+      run_.warn(
+          fmt::format("{}: the tokenizer has no token </think>, which the {} template prints: "
+                      "it is another model's, and a token may reach over the begin of an "
+                      "answer",
+                      settings_.tokenizer, chat_template_name(template_)));
+    }
     return options;
   }
 

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "libcore/base/error.h"
+#include "libcore/data/dataset.h"
 #include "libcore/text/chat_parse.h"
 #include "tools/convert/data_json.h"
 
@@ -47,12 +47,6 @@ Target::Target(const TargetOptions& options, const Tokenizer* tokenizer)
     if (tokenizer->bos_id() >= 0) bos_ = tokenizer->decode({tokenizer->bos_id()}, false);
     if (tokenizer->eos_id() >= 0) eos_ = tokenizer->decode({tokenizer->eos_id()}, false);
   }
-  tokens_.chat_template = options.chat_template;
-  tokens_.thinking = options.thinking;
-  tokens_.add_generation_prompt = options.add_generation_prompt;
-  tokens_.cutoff_len = std::numeric_limits<std::int64_t>::max();
-  tokens_.keep_reasoning = options.keep_reasoning;
-  tokens_.need_target = false;
 }
 
 RowRules Target::rules() const {
@@ -119,17 +113,35 @@ bool Target::write_tokens(ConvertedRow& row, std::string& out) const {
     append_token_row(out, tokens->ids, tokens->labels);
     return true;
   }
-  TokenizedRow result = tokenize_row(row, tokens_, tokenizer_);
-  if (!result.example) {
-    row.problem = std::move(result.problem);
-    return false;
+  return write_chat_tokens(row, std::get<Conversation>(*row.content), out);
+}
+
+// The tokens of the rendered text. What the assistant says is learned, and so is a token that
+// reaches into it (a tokenizer without a token for </think> has such).
+bool Target::write_chat_tokens(ConvertedRow& row, Conversation& conversation,
+                               std::string& out) const {
+  const RenderedChat chat = render(row, conversation);
+  const std::vector<TokenSpan> spans = tokenizer_->encode_spans(chat.text);
+  std::vector<std::int32_t> ids;
+  std::vector<std::int32_t> labels;
+  ids.reserve(spans.size());
+  labels.reserve(spans.size());
+  auto answer = chat.assistant.begin();
+  bool learned = false;  // by a trainer, who never looks at the first label
+  for (const TokenSpan& token : spans) {
+    while (answer != chat.assistant.end() && answer->end <= token.begin) ++answer;
+    const bool target =
+        answer != chat.assistant.end() && token.end > answer->begin &&
+        std::find(row.masked.begin(), row.masked.end(), answer->message) == row.masked.end();
+    learned = learned || (target && !ids.empty());
+    ids.push_back(token.id);
+    labels.push_back(target ? token.id : kNoTarget);
   }
   const bool prompt = row.add_generation_prompt.value_or(options_.add_generation_prompt);
-  if (!prompt && result.example->target_count() == 0) {
+  if (!learned && !prompt) {
     return refuse(row, "no_target", "no target: nothing of the row is learned");
   }
-  for (RowRemark& repair : result.repairs) row.repairs.push_back(std::move(repair));
-  append_token_row(out, result.example->ids, result.example->labels);
+  append_token_row(out, ids, labels);
   return true;
 }
 
@@ -183,10 +195,11 @@ bool Target::write_conversation(ConvertedRow& row, Conversation& conversation,
     case TargetFormat::kTokens:
       break;
   }
-  return write_rendered(row, conversation, out);
+  append_text_row(out, render(row, conversation).text);
+  return true;
 }
 
-bool Target::write_rendered(ConvertedRow& row, Conversation& conversation, std::string& out) const {
+RenderedChat Target::render(ConvertedRow& row, Conversation& conversation) const {
   for (std::string& said : normalise_conversation(conversation, options_.chat_template)) {
     row.repairs.push_back({"for_template", "", std::move(said)});
   }
@@ -196,17 +209,19 @@ bool Target::write_rendered(ConvertedRow& row, Conversation& conversation, std::
   render.add_generation_prompt = row.add_generation_prompt.value_or(options_.add_generation_prompt);
   render.bos = bos_;
   render.eos = eos_;
-  const Message* last = last_answer(conversation);
+  Message* last = last_answer(conversation);
   const bool form = render.kind == ChatTemplate::kV31 || render.kind == ChatTemplate::kR1;
-  render.keep_last_reasoning = options_.keep_reasoning && form && conversation.thinking != false;
+  if (options_.keep_reasoning && form && last != nullptr && conversation.thinking != false) {
+    split_reasoning(*last, render.kind);
+    render.keep_last_reasoning = last->reasoning && !last->reasoning->empty();
+  }
   if (last != nullptr && last->reasoning && !render.keep_last_reasoning) {
     row.repairs.push_back({"reasoning_left_out", "",
                            fmt::format("the last answer's reasoning, which the {} template leaves "
                                        "out",
                                        chat_template_name(render.kind))});
   }
-  append_text_row(out, render_chat(conversation, render).text);
-  return true;
+  return render_chat(conversation, render);
 }
 
 }  // namespace ds::convert

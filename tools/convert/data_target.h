@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "libcore/data/dataset.h"
 #include "libcore/data/formats.h"
 #include "libcore/text/chat_template.h"
 #include "libcore/text/tokenizer.h"
@@ -36,14 +35,14 @@ class Target {
 
  private:
   bool write_conversation(ConvertedRow& row, Conversation& conversation, std::string& out) const;
-  bool write_rendered(ConvertedRow& row, Conversation& conversation, std::string& out) const;
+  RenderedChat render(ConvertedRow& row, Conversation& conversation) const;
   bool write_tokens(ConvertedRow& row, std::string& out) const;
+  bool write_chat_tokens(ConvertedRow& row, Conversation& conversation, std::string& out) const;
   bool write_parsed(ConvertedRow& row, const std::string& text, std::string& out) const;
   TargetOptions options_;
   const Tokenizer* tokenizer_;
   std::string bos_;
   std::string eos_;
-  DatasetOptions tokens_;
 };
 
 }  // namespace ds::convert
