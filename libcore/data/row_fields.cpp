@@ -30,19 +30,26 @@ std::string describe_value(const Json& value) {
   }
 }
 
-const Json* find(const Json& object, std::string_view key) {
+const Json* member(const Json& object, std::string_view key) {
   if (!object.is_object()) return nullptr;
-  const auto at = object.find(std::string(key));
-  return at == object.end() || at->is_null() ? nullptr : &*at;
+  for (const auto& [name, value] : object.get_ref<const Json::object_t&>()) {
+    if (name == key) return &value;
+  }
+  return nullptr;
 }
 
-std::string need_text(const Json& object, std::string_view key, const std::string& prefix) {
-  const std::string field = prefix + std::string(key);
-  const auto at = object.find(std::string(key));
-  if (at == object.end()) drop("missing_field", field, "missing, a text is needed");
-  if (at->is_null()) drop("null_content", field, "null, a text is needed");
-  if (!at->is_string()) drop("bad_type", field, describe_value(*at) + ", a text is needed");
-  return at->get<std::string>();
+const Json* find(const Json& object, std::string_view key) {
+  const Json* value = member(object, key);
+  return value == nullptr || value->is_null() ? nullptr : value;
+}
+
+std::string need_text(const Json& object, std::string_view key, std::string_view prefix) {
+  const Json* value = member(object, key);
+  if (value != nullptr && value->is_string()) return value->get_ref<const std::string&>();
+  const std::string field = std::string(prefix) + std::string(key);
+  if (value == nullptr) drop("missing_field", field, "missing, a text is needed");
+  if (value->is_null()) drop("null_content", field, "null, a text is needed");
+  drop("bad_type", field, describe_value(*value) + ", a text is needed");
 }
 
 std::string optional_text(const Json& object, std::string_view key) {

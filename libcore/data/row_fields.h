@@ -21,10 +21,12 @@ struct BadRow {
 
 // "null", "a list of 3", "an object", "the number 5", "the text "abc"", for messages.
 std::string describe_value(const Json& value);
+// The member, or nullptr when it is absent (or `object` is none).
+const Json* member(const Json& object, std::string_view key);
 // The member, or nullptr when it is absent or null.
 const Json* find(const Json& object, std::string_view key);
 // A text that must be there (missing_field), and must be one (bad_type).
-std::string need_text(const Json& object, std::string_view key, const std::string& prefix = "");
+std::string need_text(const Json& object, std::string_view key, std::string_view prefix = {});
 // A text that may be absent or null (then empty).
 std::string optional_text(const Json& object, std::string_view key);
 // "" or only ASCII white space.

@@ -36,8 +36,10 @@ std::string_view role_name(Role role) { return kRoles[static_cast<std::size_t>(r
 
 // Reads the role; `sharegpt` says that the turn has the keys from and value.
 Role read_role(const Json& turn, const std::string& field, bool sharegpt, ConvertedRow& row) {
-  const std::string key = sharegpt ? ".from" : ".role";
-  const std::string name = need_text(turn, key.substr(1), field + ".");
+  const char* key = sharegpt ? ".from" : ".role";
+  const Json* value = member(turn, key + 1);
+  if (value == nullptr || !value->is_string()) need_text(turn, key + 1, field + ".");
+  const std::string_view name = value->get_ref<const std::string&>();
   for (const RoleName& known : kRoles) {
     if (known.name != name) continue;
     const bool usual =
@@ -54,10 +56,9 @@ Role read_role(const Json& turn, const std::string& field, bool sharegpt, Conver
                                     : ", system, user, assistant or tool is needed"));
 }
 
-// Text of a content that is no null.
+// Text of a content that is neither null nor a text.
 std::string content_text(const Json& content, Role role, const std::string& field,
                          ConvertedRow& row) {
-  if (content.is_string()) return content.get<std::string>();
   if (content.is_object() && role == Role::kTool) {
     row.repairs.push_back({"content_object", field, field + ": an object, written as JSON text"});
     return python_json(content, false);
@@ -179,13 +180,14 @@ Message read_turn(const Json& turn, const std::string& field, const RowRules& ru
   if (!turn.is_object()) {
     drop("bad_type", field, describe_value(turn) + ", an object with role and content is needed");
   }
-  const bool sharegpt = turn.contains("from") && !turn.contains("role");
+  const Json* from = member(turn, "from");
+  const bool sharegpt = from != nullptr && member(turn, "role") == nullptr;
   Message message;
   message.role = read_role(turn, field, sharegpt, row);
   learned = message.role != Role::kAssistant || read_learned(turn, field);
   const bool assistant = message.role == Role::kAssistant;
-  const std::string content_key = sharegpt ? "value" : "content";
-  if (sharegpt && turn["from"] == "function_call") {
+  const std::string_view content_key = sharegpt ? "value" : "content";
+  if (sharegpt && *from == "function_call") {
     message.tool_calls =
         read_call_text(need_text(turn, content_key, field + "."), field + ".value", row);
     return message;
@@ -222,13 +224,18 @@ Message read_turn(const Json& turn, const std::string& field, const RowRules& ru
     message.prefix = prefix->get<bool>();
   }
   if (const Json* content = find(turn, content_key)) {
-    message.content = content_text(*content, message.role, field + "." + content_key, row);
+    if (content->is_string()) {
+      message.content = content->get_ref<const std::string&>();
+    } else {
+      const std::string at = fmt::format("{}.{}", field, content_key);
+      message.content = content_text(*content, message.role, at, row);
+    }
   } else if (message.tool_calls.empty()) {
     if (!rules.repair_null) need_text(turn, content_key, field + ".");  // says which of the two
     message.content = "";
     const std::string at = fmt::format("{}.{}", field, content_key);
     row.repairs.push_back({"empty_content", at, at + ": null or missing, read as the empty text"});
-  } else if (rules.repair_null && !turn.contains(content_key)) {
+  } else if (rules.repair_null && member(turn, content_key) == nullptr) {
     const std::string at = fmt::format("{}.{}", field, content_key);
     row.repairs.push_back({"empty_content", at, at + ": missing beside calls, read as null"});
   }
@@ -244,9 +251,12 @@ void read_turns(const Json& turns, const std::string& field, bool learn, const R
   if (turns.empty() && !prompt) {
     drop("empty_row", field, "an empty list, at least one answer is needed");
   }
+  std::string at;
   for (std::size_t i = 0; i < turns.size(); ++i) {
     bool learned = true;
-    Message message = read_turn(turns[i], fmt::format("{}[{}]", field, i), rules, row, learned);
+    at = field;
+    at.append("[").append(std::to_string(i)).append("]");
+    Message message = read_turn(turns[i], at, rules, row, learned);
     const bool answer = message.role == Role::kAssistant;
     if (answer && !(learn && learned)) row.masked.push_back(conversation.messages.size());
     conversation.messages.push_back(std::move(message));
@@ -268,14 +278,15 @@ void check_conversation(const std::string& field, std::size_t first, const RowRu
   for (std::size_t i = first; i < messages.size(); ++i) {
     const Message& message = messages[i];
     if (message.role == Role::kSystem) continue;
-    const std::string before = previous == nullptr
-                                   ? "as the first message"
-                                   : fmt::format("after {}", role_name(previous->role));
+    const auto before = [&] {
+      return previous == nullptr ? "as the first message"
+                                 : fmt::format("after {}", role_name(previous->role));
+    };
     const bool after_answer = previous != nullptr && previous->role == Role::kAssistant;
     if (message.role == Role::kAssistant) {
       if (previous == nullptr || after_answer) {
         drop("roles_not_alternating", at(i),
-             fmt::format("assistant {}, user or a tool result is needed", before));
+             fmt::format("assistant {}, user or a tool result is needed", before()));
       }
       if (message.tool_calls.empty() && !message.reasoning && is_blank(*message.content)) {
         drop("empty_answer", at(i), "the assistant's answer is empty, a text is needed");
@@ -284,14 +295,14 @@ void check_conversation(const std::string& field, std::size_t first, const RowRu
     } else if (message.role == Role::kTool) {
       if (previous == nullptr || previous->role == Role::kUser) {
         drop("roles_not_alternating", at(i),
-             fmt::format("a tool result {}, an assistant's call is needed", before));
+             fmt::format("a tool result {}, an assistant's call is needed", before()));
       }
       if (after_answer && previous->tool_calls.empty()) {
         keep("tool_without_call", i, "a tool result after an answer without calls; kept as it is");
       }
     } else {
       if (previous != nullptr && !after_answer) {
-        drop("roles_not_alternating", at(i), fmt::format("user {}, assistant is needed", before));
+        drop("roles_not_alternating", at(i), fmt::format("user {}, assistant is needed", before()));
       }
       if (message.content->empty()) keep("empty_prompt", i, "an empty text; kept as it is");
     }

@@ -11,6 +11,7 @@
 #include "libcore/base/format.h"
 #include "libcore/base/json.h"
 #include "libcore/base/utf8.h"
+#include "libcore/io/json_fast.h"
 
 namespace ds {
 namespace {
@@ -161,12 +162,18 @@ void locate_in(std::string_view text, std::size_t at, JsonRow& row) {
   }
 }
 
+bool parse_fast(std::string_view, nlohmann::json&) { return false; }
+bool parse_fast(std::string_view text, nlohmann::ordered_json& value) {
+  return parse_json_fast(text, value);
+}
+
 template <class Json>
 void parse_row(JsonRow& row, EncodingPolicy policy, Json& value) {
   value = nullptr;
   std::string repaired;
   const std::string_view text = checked_row_text(row, policy, true, repaired);
-  if (!row.good()) return;
+  if (!row.good() || parse_fast(text, value)) return;
+  value = nullptr;
   auto problem = try_parse_json(text, true, value);
   if (!problem) return;
   const bool exact = !row.repaired;

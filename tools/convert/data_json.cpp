@@ -7,6 +7,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "libcore/io/json_fast.h"
 #include "libcore/text/chat_marks.h"
 
 namespace ds::convert {
@@ -17,12 +18,12 @@ constexpr std::string_view kRoles[] = {"system", "user", "assistant", "tool"};
 
 void append_escaped(std::string& out, std::string_view text) {
   constexpr std::string_view kHex = "0123456789abcdef";
-  std::size_t plain = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    if (c >= 0x20 && c != '"' && c != '\\') continue;
-    out.append(text, plain, i - plain);
-    plain = i + 1;
+  while (true) {
+    const std::size_t plain = json_plain_prefix(text);
+    out.append(text, 0, plain);
+    if (plain == text.size()) return;
+    const auto c = static_cast<unsigned char>(text[plain]);
+    text.remove_prefix(plain + 1);
     out += '\\';
     switch (c) {
       case '"':
@@ -50,7 +51,6 @@ void append_escaped(std::string& out, std::string_view text) {
         out += kHex[c & 15];
     }
   }
-  out.append(text, plain);
 }
 
 void append_member(std::string& out, std::string_view key, std::string_view text) {
