@@ -28,6 +28,11 @@ void check_architecture(const CheckpointTarget& target, const TensorSurvey& surv
 void check_quantisation(const CheckpointTarget& target, const TensorSurvey& survey,
                         Findings& findings);
 
+// tokenizer.json, tokenizer_config.json, special_tokens_map.json, generation_config.json and the
+// chat template of a folder; `config` and `model` of its config.json may be null.
+void check_tokenizer(const std::filesystem::path& folder, const nlohmann::json* config,
+                     const ModelConfig* model, Findings& findings);
+
 struct DeepOptions;
 // All of the above that apply; with `deep` the data is read too.
 void check_checkpoint(const CheckpointTarget& target, Findings& findings,

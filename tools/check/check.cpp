@@ -76,6 +76,10 @@ class Checker {
       case TargetKind::kShard:
         shard(target.path, checked);
         break;
+      case TargetKind::kTokenizer:
+        checked.groups = {RuleGroup::kTokenizer, RuleGroup::kTemplate};
+        check_tokenizer(target.path, nullptr, nullptr, findings_);
+        break;
       default:
         throw Error(ExitCode::kBadInput, fmt::format("{}: a {} is not checked yet", checked.path,
                                                      target_name(target.kind)));
@@ -93,9 +97,12 @@ class Checker {
   }
 
   void checkpoint(const fs::path& folder, CheckedTarget& checked) {
-    checked.groups = {RuleGroup::kContainer, RuleGroup::kArchitecture, RuleGroup::kQuantisation};
+    checked.groups = {RuleGroup::kContainer, RuleGroup::kArchitecture, RuleGroup::kQuantisation,
+                      RuleGroup::kTokenizer, RuleGroup::kTemplate};
     const CheckpointTarget target(folder, findings_);
     check_checkpoint(target, findings_, deep_);
+    check_tokenizer(folder, target.json() ? &*target.json() : nullptr,
+                    target.config() ? &*target.config() : nullptr, findings_);
     const Checkpoint& files = target.inspection().checkpoint;
     count(files.files().size(), files.tensor_count(), files.total_bytes(), checked);
   }

@@ -1,0 +1,354 @@
+// Every rule on tokenizers and templates, on the shipped small model's files and on a made-up
+// vocabulary of DeepSeek-V3's size.
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <set>
+
+#include "libcore/base/utf8.h"
+#include "libcore/text/byte_map.h"
+#include "tests/core/check/model_fixture.h"
+
+namespace {
+
+using namespace ds;
+using namespace ds::test;
+using check::Finding;
+using check::RuleGroup;
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// The files of a folder, to be spoilt.
+struct Files {
+  json config, tokenizer, settings, generation;
+  json map;           // special_tokens_map.json; null: none
+  std::string jinja;  // chat_template.jinja; empty: none
+
+  void write(const fs::path& folder) const {
+    const auto put = [&](const char* name, const json& value) {
+      if (!value.is_null()) write_text(folder / name, value.dump());
+    };
+    put("config.json", config);
+    put("tokenizer.json", tokenizer);
+    put("tokenizer_config.json", settings);
+    put("generation_config.json", generation);
+    put("special_tokens_map.json", map);
+    if (!jinja.empty()) write_text(folder / "chat_template.jinja", jinja);
+  }
+  json& added(const std::string& text) {
+    for (json& token : tokenizer["added_tokens"]) {
+      if (token["content"] == text) return token;
+    }
+    FAIL(text);
+    return tokenizer;
+  }
+  // Another text for an added token, in the vocabulary too where it stands there.
+  void respell(const std::string& from, const std::string& to) {
+    added(from)["content"] = to;
+    json& vocabulary = tokenizer["model"]["vocab"];
+    if (vocabulary.contains(from)) {
+      vocabulary[to] = vocabulary[from];
+      vocabulary.erase(from);
+    }
+  }
+};
+
+Files nano() {
+  const fs::path folder = source_dir() / "examples" / "nano-v3";
+  const auto read = [&](const char* name) { return json::parse(read_text(folder / name)); };
+  return {read("config.json"),
+          read("tokenizer.json"),
+          read("tokenizer_config.json"),
+          read("generation_config.json"),
+          nullptr,
+          ""};
+}
+
+// The control tokens of DeepSeek-V3 at their ids, over a vocabulary of numbered words.
+Files v3_like() {
+  Files files = nano();
+  json vocabulary = json::object();
+  int id = 3;
+  for (const std::uint16_t code_point : byte_code_points()) {
+    std::string text;
+    append_utf8(text, code_point);
+    vocabulary[text] = id++;
+  }
+  for (; id < 128000; ++id) vocabulary["w" + std::to_string(id)] = id;
+  files.tokenizer["model"]["vocab"] = vocabulary;
+  files.tokenizer["model"]["merges"] = json::array();
+  json added = json::array();
+  const auto add = [&](const std::string& text, int at, bool special) {
+    added.push_back({{"id", at},
+                     {"content", text},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", !special},
+                     {"special", special}});
+  };
+  add("<｜begin▁of▁sentence｜>", 0, true);
+  add("<｜end▁of▁sentence｜>", 1, true);
+  add("<｜▁pad▁｜>", 2, true);
+  for (int i = 0; i < 798; ++i) {
+    add("<｜place▁holder▁no▁" + std::to_string(i) + "｜>", 128000 + i, true);
+  }
+  add("<think>", 128798, false);
+  add("</think>", 128799, false);
+  int next = 128800;
+  for (const char* text :
+       {"<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>", "<｜User｜>", "<｜Assistant｜>",
+        "<|EOT|>", "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>",
+        "<｜tool▁call▁end｜>", "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>",
+        "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>", "<｜tool▁sep｜>"}) {
+    add(text, next++, std::string(text) == "<|EOT|>");
+  }
+  files.tokenizer["added_tokens"] = added;
+  files.config["vocab_size"] = 129280;
+  return files;
+}
+
+std::vector<Finding> run(const Files& files,
+                         const std::function<void(const fs::path&)>& spoil = {}) {
+  TempFolder folder("tokenizer");
+  files.write(folder.root());
+  if (spoil) spoil(folder.root());
+  check::Findings findings;
+  std::optional<ModelConfig> model;
+  if (files.config.is_object()) {
+    check::Findings unused;
+    model = check::read_model_config(files.config, "config.json", unused);
+  }
+  check::check_tokenizer(folder.root(), files.config.is_object() ? &files.config : nullptr,
+                         model ? &*model : nullptr, findings);
+  return findings.sorted();
+}
+
+struct Case {
+  const char* rule;
+  const char* place;
+  std::function<void(Files&)> files;
+  std::function<void(const fs::path&)> folder;
+};
+
+std::string v2_template() {
+  return "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ 'User: ' + "
+         "m['content'] }}{% else %}{{ 'Assistant:' + m['content'] }}{% endif %}{% endfor %}";
+}
+
+const std::vector<Case>& cases() {
+  static const std::vector<Case> kCases{
+      {"tokenizer-missing", "tokenizer.json", [](Files& f) { f.tokenizer = nullptr; }, {}},
+      {"tokenizer-syntax",
+       "tokenizer.json",
+       {},
+       [](const fs::path& f) { fs::resize_file(f / "tokenizer.json", 1000); }},
+      {"tokenizer-syntax",
+       "tokenizer.json",
+       [](Files& f) { f.tokenizer["model"]["merges"][0] = "nothing known"; },
+       {}},
+      {"tokenizer-kind",
+       "tokenizer.json",
+       [](Files& f) { f.tokenizer["model"]["type"] = "Unigram"; },
+       {}},
+      {"tokenizer-kind", "tiktoken.model", [](Files& f) { f.tokenizer = nullptr; },
+       [](const fs::path& f) { write_text(f / "tiktoken.model", "IQ== 0\n"); }},
+      {"tokenizer-config-missing",
+       "tokenizer_config.json",
+       [](Files& f) { f.settings = nullptr; },
+       {}},
+      {"tokenizer-config-syntax",
+       "tokenizer_config.json",
+       {},
+       [](const fs::path& f) { write_text(f / "tokenizer_config.json", "{"); }},
+      {"tokenizer-config-syntax",
+       "tokenizer_config.json",
+       [](Files& f) { f.settings["bos_token"] = 7; },
+       {}},
+      {"special-token-missing",
+       "tokenizer_config.json",
+       [](Files& f) { f.settings["eos_token"] = "<|im_end|>"; },
+       {}},
+      {"added-tokens-disagree",
+       "added_tokens_decoder",
+       [](Files& f) {
+         f.settings["added_tokens_decoder"] = {{"7", {{"content", "<｜User｜>"}}}};
+       },
+       {}},
+      {"token-beyond-embedding",
+       "tokenizer.json",
+       [](Files& f) { f.config["vocab_size"] = 4000; },
+       {}},
+      {"other-tokenizer", "tokenizer.json", [](Files& f) { f.config["vocab_size"] = 129280; }, {}},
+      {"bos-id", "bos_token_id", [](Files& f) { f.config["bos_token_id"] = 5; }, {}},
+      {"eos-id",
+       "eos_token_id",
+       [](Files& f) {
+         f.config["eos_token_id"] = {7, 8};
+       },
+       {}},
+      {"pad-id", "pad_token_id", [](Files& f) { f.config["pad_token_id"] = 2; }, {}},
+      {"think-tokens", "<think>", [](Files& f) { f.respell("<think>", "<thought>"); }, {}},
+      {"tokenizer-class", "tokenizer_class", {}, {}},
+      {"bos-added-twice", "add_bos_token", {}, {}},
+      {"control-flag",
+       "tokenizer.json",
+       [](Files& f) { f.added("<｜User｜>")["special"] = true; },
+       {}},
+      {"near-miss-token",
+       "tokenizer.json",
+       [](Files& f) { f.respell("<｜fim▁hole｜>", "<|fim_hole|>"); },
+       {}},
+      {"generation-syntax",
+       "generation_config.json",
+       [](Files& f) {
+         f.generation = {1, 2};
+       },
+       {}},
+      {"generation-ids", "eos_token_id", [](Files& f) { f.generation["eos_token_id"] = 9; }, {}},
+      {"generation-values", "top_p", [](Files& f) { f.generation["top_p"] = 1.5; }, {}},
+      {"generation-values",
+       "temperature",
+       [](Files& f) { f.generation["temperature"] = "hot"; },
+       {}},
+      {"model-max-length",
+       "model_max_length",
+       [](Files& f) { f.settings["model_max_length"] = 131072; },
+       {}},
+      {"special-tokens-map",
+       "special_tokens_map.json",
+       [](Files& f) {
+         f.map = {{"eos_token", "<|EOT|>"}};
+       },
+       {}},
+      {"pad-is-eos", "pad_token", {}, {}},
+      {"adds-eos", "add_eos_token", [](Files& f) { f.settings["add_eos_token"] = true; }, {}},
+      {"template-missing",
+       "chat_template",
+       [](Files& f) { f.settings.erase("chat_template"); },
+       {}},
+      {"template-delimiters",
+       "chat_template.jinja",
+       [](Files& f) {
+         f.jinja = f.settings["chat_template"].get<std::string>() + "{% set x = tool | tojson}";
+       },
+       {}},
+      {"template-foreign",
+       "chat_template",
+       [](Files& f) { f.settings["chat_template"] = "<|im_start|>{{ messages }}"; },
+       {}},
+      {"template-changed",
+       "chat_template",
+       [](Files& f) {
+         f.settings["chat_template"] =
+             f.settings["chat_template"].get<std::string>() + "<｜User｜>";
+       },
+       {}},
+      {"two-templates", "chat_template.jinja", [](Files& f) { f.jinja = v2_template(); }, {}},
+      {"template-token-missing",
+       "chat_template",
+       [](Files& f) {
+         f.settings["chat_template"] =
+             f.settings["chat_template"].get<std::string>() + "<｜search▁begin｜>";
+       },
+       {}},
+      {"template-near-miss",
+       "chat_template",
+       [](Files& f) {
+         f.settings["chat_template"] = f.settings["chat_template"].get<std::string>() + "<|User|>";
+       },
+       {}},
+      {"template-of-other-model",
+       "chat_template",
+       [](Files& f) { f.settings["chat_template"] = v2_template(); },
+       {}},
+      {"template-without-think",
+       "chat_template",
+       [](Files& f) {
+         f.settings["chat_template"] =
+             "{{ bos_token }}{% for m in messages %}<｜User｜>{{ m['content'] }}<｜Assistant｜>"
+             "{% endfor %}";
+       },
+       {}},
+  };
+  return kCases;
+}
+
+void expect(const std::vector<Finding>& findings, const char* rule, const char* place) {
+  const Finding* found = find(findings, rule);
+  REQUIRE_MESSAGE(found != nullptr, describe(findings));
+  bool placed = false;
+  for (const Finding& finding : findings) {
+    if (finding.rule->name != rule) continue;
+    const std::string at = finding.file + " " + finding.key;
+    placed = placed || at.find(place) != std::string::npos;
+  }
+  CHECK_MESSAGE(placed, describe(findings));
+}
+
+}  // namespace
+
+TEST_CASE("the shipped tokenizer has only the notes that the published files have") {
+  for (const Finding& finding : run(nano())) {
+    CHECK_MESSAGE((finding.rule->name == "tokenizer-class" ||
+                   finding.rule->name == "bos-added-twice" || finding.rule->name == "pad-is-eos"),
+                  finding.message);
+  }
+  // A rule that has a note there is silent when the reason is gone.
+  Files plain = nano();
+  plain.settings["tokenizer_class"] = "PreTrainedTokenizerFast";
+  plain.settings["add_bos_token"] = false;
+  plain.settings["pad_token"] = "<｜▁pad▁｜>";
+  CHECK_MESSAGE(run(plain).empty(), describe(run(plain)));
+}
+
+TEST_CASE("each rule on tokenizers and templates finds its spoilt files") {
+  for (const Case& spoilt : cases()) {
+    INFO(spoilt.rule);
+    Files files = nano();
+    if (spoilt.files) spoilt.files(files);
+    expect(run(files, spoilt.folder), spoilt.rule, spoilt.place);
+  }
+}
+
+TEST_CASE("a vocabulary of V3's size: control tokens at their ids, known texts, V4") {
+  const Files sound = v3_like();
+  const auto findings = run(sound);
+  CHECK_MESSAGE(find(findings, "special-ids") == nullptr, describe(findings));
+  CHECK(find(findings, "v4-tokenizer") == nullptr);
+  // Its merges are none, so known texts do become other ids.
+  expect(findings, "encodes-otherwise", "tokenizer.json");
+
+  Files swapped = sound;
+  std::swap(swapped.added("<｜User｜>")["id"], swapped.added("<｜Assistant｜>")["id"]);
+  expect(run(swapped), "special-ids", "<｜User｜>");
+  Files lost = sound;
+  lost.added("<｜tool▁sep｜>")["content"] = "<｜other｜>";
+  expect(run(lost), "special-ids", "<｜tool▁sep｜>");
+  Files v4 = sound;
+  v4.added("<think>")["id"] = 128821;
+  expect(run(v4), "v4-tokenizer", "<think>");
+}
+
+TEST_CASE("the real tokenizer of DeepSeek-V3 has no errors and no warnings") {
+  if (shared_dir().empty()) {
+    MESSAGE("skipped: the shared tokenizer is not there");
+    return;
+  }
+  check::Findings findings;
+  check::check_tokenizer(shared_dir() / "data" / "deepseek-v3-tokenizer", nullptr, nullptr,
+                         findings);
+  for (const Finding& finding : findings.sorted()) {
+    CHECK_MESSAGE(finding.rule->severity == check::Severity::kNote, finding.message);
+  }
+  CHECK(!findings.has("encodes-otherwise"));
+}
+
+TEST_CASE("every rule on tokenizers and templates has a case") {
+  std::set<std::string> covered{"special-ids", "encodes-otherwise", "v4-tokenizer"};
+  for (const Case& spoilt : cases()) covered.insert(spoilt.rule);
+  for (const check::Rule& rule : check::rules()) {
+    if (rule.group != RuleGroup::kTokenizer && rule.group != RuleGroup::kTemplate) continue;
+    CHECK_MESSAGE(covered.count(std::string(rule.name)) == 1, rule.name);
+  }
+}
