@@ -33,6 +33,14 @@ void check_quantisation(const CheckpointTarget& target, const TensorSurvey& surv
 void check_tokenizer(const std::filesystem::path& folder, const nlohmann::json* config,
                      const ModelConfig* model, Findings& findings);
 
+// An adapter folder, against `base` when it is known; with `deep` its values too.
+struct AdapterSize {
+  std::uint64_t tensors = 0;
+  std::uint64_t bytes = 0;
+};
+AdapterSize check_adapter(const std::filesystem::path& folder, const ModelConfig* base, bool deep,
+                          Findings& findings);
+
 struct DeepOptions;
 // All of the above that apply; with `deep` the data is read too.
 void check_checkpoint(const CheckpointTarget& target, Findings& findings,

@@ -46,6 +46,10 @@ std::vector<Detected> targets_of(const CheckSettings& settings) {
     }
     targets.push_back({TargetKind::kDataset, settings.dataset});
   }
+  // Checkpoints first: what else is named is checked against them.
+  std::stable_partition(targets.begin(), targets.end(), [](const Detected& target) {
+    return target.kind == TargetKind::kCheckpoint;
+  });
   if (targets.empty()) {
     throw Error(ExitCode::kUsage, "nothing to check was named",
                 "give paths, or --model, --adapter, --dataset");
@@ -76,6 +80,13 @@ class Checker {
       case TargetKind::kShard:
         shard(target.path, checked);
         break;
+      case TargetKind::kAdapter: {
+        checked.groups = {RuleGroup::kAdapter, RuleGroup::kContainer};
+        const AdapterSize size =
+            check_adapter(target.path, base_ ? &*base_ : nullptr, deep_ != nullptr, findings_);
+        count(size.tensors > 0 ? 1 : 0, size.tensors, size.bytes, checked);
+        break;
+      }
       case TargetKind::kTokenizer:
         checked.groups = {RuleGroup::kTokenizer, RuleGroup::kTemplate};
         check_tokenizer(target.path, nullptr, nullptr, findings_);
@@ -101,6 +112,7 @@ class Checker {
                       RuleGroup::kTokenizer, RuleGroup::kTemplate};
     const CheckpointTarget target(folder, findings_);
     check_checkpoint(target, findings_, deep_);
+    if (target.config()) base_ = *target.config();
     check_tokenizer(folder, target.json() ? &*target.json() : nullptr,
                     target.config() ? &*target.config() : nullptr, findings_);
     const Checkpoint& files = target.inspection().checkpoint;
@@ -121,6 +133,7 @@ class Checker {
   const DeepOptions* deep_;
   Findings& findings_;
   CheckResult& result_;
+  std::optional<ModelConfig> base_;  // of the last checkpoint
 };
 
 // The fingerprints of an earlier check's JSON.
