@@ -43,7 +43,7 @@ class PlanBuilder {
     plan_.push_back(std::move(tensor));
   }
   void whole(std::string name, std::string source, const Shape& shape) {
-    add({std::move(name), Kind::kWhole, {std::move(source)}, shape, shape, false});
+    add({std::move(name), Kind::kWhole, std::move(source), 1, shape, shape, false});
   }
   std::string block(const std::string& name) const {
     return fmt::format("blk.{}.{}", layer_, name);
@@ -75,13 +75,15 @@ class PlanBuilder {
     if (mla_ == GgufMla::kSplit) {
       add({block("attn_k_b.weight"),
            Kind::kKeyB,
-           {kv_b},
+           kv_b,
+           1,
            kv_shape,
            {heads, rank, c_.qk_nope_head_dim},
            false});
       add({block("attn_v_b.weight"),
            Kind::kValueB,
-           {kv_b},
+           kv_b,
+           1,
            kv_shape,
            {heads, c_.v_head_dim, rank},
            false});
@@ -111,12 +113,13 @@ class PlanBuilder {
     for (const std::string part : {"gate", "up", "down"}) {
       const Shape shape = part == "down" ? Shape{c_.hidden_size, c_.moe_intermediate_size}
                                          : Shape{c_.moe_intermediate_size, c_.hidden_size};
-      GgufTensorPlan tensor{block("ffn_" + part + "_exps.weight"), Kind::kExperts, {}, shape,
-                            {count, shape[0], shape[1]},           false};
-      for (std::int64_t e = 0; e < count; ++e) {
-        tensor.sources.push_back(source(fmt::format("mlp.experts.{}.{}_proj.weight", e, part)));
-      }
-      add(std::move(tensor));
+      add({block("ffn_" + part + "_exps.weight"),
+           Kind::kExperts,
+           source("mlp.experts.*." + part + "_proj.weight"),
+           count,
+           shape,
+           {count, shape[0], shape[1]},
+           false});
     }
     if (c_.n_shared_experts > 0) {
       mlp("ffn_", "_shexp", "mlp.shared_experts.", c_.n_shared_experts * c_.moe_intermediate_size);
@@ -130,6 +133,12 @@ class PlanBuilder {
 };
 
 }  // namespace
+
+std::string GgufTensorPlan::source_name(std::int64_t expert) const {
+  const std::size_t star = source.find('*');
+  if (star == std::string::npos) return source;
+  return source.substr(0, star) + std::to_string(expert) + source.substr(star + 1);
+}
 
 std::vector<GgufTensorPlan> gguf_tensor_plan(const ModelConfig& config, GgufMla mla) {
   if (config.attention_bias) {

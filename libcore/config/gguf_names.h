@@ -28,11 +28,14 @@ struct GgufTensorPlan {
   };
   std::string name;
   Kind kind = Kind::kWhole;
-  // Names in Hugging Face layout: one, or n_routed_experts.
-  std::vector<std::string> sources;
+  // Name in Hugging Face layout, with '*' for the expert's number. Names are made when they are
+  // asked for: a config may claim a million experts.
+  std::string source;
+  std::int64_t sources = 1;                // n_routed_experts
   std::vector<std::int64_t> source_shape;  // each source's
   std::vector<std::int64_t> shape;         // slowest first
   bool always_f32 = false;                 // 1-D, norms, router and what does not end in .weight
+  std::string source_name(std::int64_t expert) const;
 };
 
 // All tensors of a model in the order of the file: embedding, blocks, final norm, head. No MTP

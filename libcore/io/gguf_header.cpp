@@ -17,6 +17,8 @@ constexpr std::uint32_t kMagic = 0x46554747;  // "GGUF"
 constexpr std::size_t kLongestKey = 65535;
 constexpr std::size_t kLongestTensorName = 63;  // GGML_MAX_NAME counts the final zero
 constexpr std::uint32_t kMostDimensions = 4;
+// Keys or tensors. The largest models have some 2,000 tensors, before experts were stacked 60,000.
+constexpr std::uint64_t kMostEntries = 1'000'000;
 // Smallest entries, to judge a count before anything is reserved.
 constexpr std::uint64_t kSmallestKey = 8 + 1 + 4 + 1;
 constexpr std::uint64_t kSmallestTensor = 8 + 1 + 4 + 4 + 8;
@@ -132,7 +134,9 @@ class HeaderReader {
                       count, what, left, left / smallest),
           kCutHint);
     }
-    if (count > UINT32_MAX) bad(fmt::format("the header counts {} {}", count, what));
+    if (count > kMostEntries) {
+      bad(fmt::format("the header counts {} {}, at most {} are read", count, what, kMostEntries));
+    }
   }
 
   GgufValueType value_type(const std::string& what) {

@@ -59,7 +59,7 @@ class Exporter {
   OutputPlan plan() {
     for (const GgufTensorPlan& tensor : gguf_tensor_plan(source_.config, mla_)) add(tensor);
     look_for_unused();
-    if (!problems_.empty()) refuse();
+    if (problems_ > 0) refuse();
     say_what_is_lost();
     OutputPlan plan;
     plan.identity = fmt::format("gguf {} {} {} {}\n{}", settings_.gguf_type, settings_.mla,
@@ -80,21 +80,21 @@ class Exporter {
   Checkpoint::Entry find(const std::string& name, const std::vector<std::int64_t>& shape) {
     const Checkpoint::Entry entry = source_.checkpoint.find(name);
     if (entry.tensor == nullptr) {
-      problems_.push_back("tensor " + name + " is missing");
+      problem("tensor " + name + " is missing");
       return {};
     }
     used_.insert(entry.tensor->name);
     if (entry.tensor->shape != shape) {
-      problems_.push_back(fmt::format("tensor {} is {}, config.json makes it {}", name,
-                                      shape_text(entry.tensor->shape), shape_text(shape)));
+      problem(fmt::format("tensor {} is {}, config.json makes it {}", name,
+                          shape_text(entry.tensor->shape), shape_text(shape)));
       return {};
     }
     if (entry.tensor->dtype != DType::kF8E4M3) return entry;
     const Checkpoint::Entry scale = scale_of(entry);
     if (scale.tensor != nullptr) used_.insert(scale.tensor->name);
-    const std::string problem = scale_problem(*entry.tensor, scale.tensor);
-    if (problem.empty()) return entry;
-    problems_.push_back(problem);
+    const std::string wrong = scale_problem(*entry.tensor, scale.tensor);
+    if (wrong.empty()) return entry;
+    problem(wrong);
     return {};
   }
   Checkpoint::Entry scale_of(const Checkpoint::Entry& entry) const {
@@ -132,8 +132,8 @@ class Exporter {
   void add(const GgufTensorPlan& tensor) {
     const GgmlType type = type_of(tensor);
     std::vector<RecipePart> parts;
-    for (const std::string& name : tensor.sources) {
-      const Checkpoint::Entry entry = find(name, tensor.source_shape);
+    for (std::int64_t i = 0; i < tensor.sources; ++i) {
+      const Checkpoint::Entry entry = find(tensor.source_name(i), tensor.source_shape);
       if (entry.tensor == nullptr) continue;
       if (tensor.kind == Kind::kKeyB || tensor.kind == Kind::kValueB) {
         add_heads(tensor, entry, type, parts);
@@ -141,7 +141,7 @@ class Exporter {
         parts.push_back(part(entry, 0, rows_of(entry), type));
       }
     }
-    if (!problems_.empty()) return;
+    if (problems_ > 0) return;
     Made made{{tensor.name, type, tensor.shape}, nullptr, 0};
     made.bytes = gguf_tensor_bytes(made.tensor);
     made.recipe = parts.size() == 1 ? parts.front().recipe : concat_recipe(std::move(parts));
@@ -175,19 +175,20 @@ class Exporter {
       } else if (name == "lm_head.weight" && source_.config.tie_word_embeddings) {
         continue;  // the embedding once more
       } else if (!name.ends_with(".rotary_emb.inv_freq")) {
-        problems_.push_back("tensor " + name + " has no place in a deepseek2 file");
+        problem("tensor " + name + " has no place in a deepseek2 file");
       }
     }
   }
 
+  // Only the first ones are kept: a config may claim a million experts.
+  void problem(const std::string& text) {
+    if (++problems_ > kMostProblems) return;
+    first_problems_ += (problems_ == 1 ? "" : "; ") + text;
+  }
+
   [[noreturn]] void refuse() const {
-    std::string text = problems_[0];
-    for (std::size_t i = 1; i < std::min(problems_.size(), kMostProblems); ++i) {
-      text += "; " + problems_[i];
-    }
-    if (problems_.size() > kMostProblems) {
-      text += fmt::format("; and {} more", problems_.size() - kMostProblems);
-    }
+    std::string text = first_problems_;
+    if (problems_ > kMostProblems) text += fmt::format("; and {} more", problems_ - kMostProblems);
     throw Error(ExitCode::kBadInput, source_.folder.string() + ": " + text,
                 "nothing was written: restore or remove these tensors first");
   }
@@ -307,7 +308,8 @@ class Exporter {
   StorageType storage_;
   GgufMla mla_;
   std::vector<Made> made_;
-  std::vector<std::string> problems_;
+  std::string first_problems_;
+  std::size_t problems_ = 0;
   std::set<std::string_view> used_;
   std::size_t mtp_tensors_ = 0;
   std::size_t fallbacks_ = 0;

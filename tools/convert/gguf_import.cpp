@@ -59,7 +59,7 @@ class Importer {
     choose_dtype();
     for (const GgufTensorPlan& tensor : gguf_tensor_plan(config_, facts_.mla)) add(tensor);
     look_for_unused();
-    if (!problems_.empty()) refuse();
+    if (problems_ > 0) refuse();
     OutputPlan plan;
     plan.identity = fmt::format("hf {}\n{}", settings_.max_shard_size, identity());
     const auto limit = parse_size(settings_.max_shard_size);
@@ -133,14 +133,13 @@ class Importer {
   GgufModel::Entry find(const GgufTensorPlan& tensor) {
     const GgufModel::Entry entry = model_.find(tensor.name);
     if (entry.tensor == nullptr) {
-      problems_.push_back("tensor " + tensor.name + " is missing");
+      problem("tensor " + tensor.name + " is missing");
       return {};
     }
     used_.insert(entry.tensor->name);
     if (entry.tensor->shape != tensor.shape) {
-      problems_.push_back(fmt::format("tensor {} is {}, the keys make it {} (slowest first)",
-                                      tensor.name, shape_text(entry.tensor->shape),
-                                      shape_text(tensor.shape)));
+      problem(fmt::format("tensor {} is {}, the keys make it {} (slowest first)", tensor.name,
+                          shape_text(entry.tensor->shape), shape_text(tensor.shape)));
       return {};
     }
     return entry;
@@ -198,9 +197,9 @@ class Importer {
     }
     const DType dtype = target(entry);
     const std::int64_t rows = tensor.source_shape.size() == 1 ? 1 : tensor.source_shape.front();
-    for (std::size_t i = 0; i < tensor.sources.size(); ++i) {
-      push(tensor.sources[i], dtype, tensor.source_shape,
-           part(entry, static_cast<std::int64_t>(i) * rows, rows, dtype).recipe);
+    for (std::int64_t i = 0; i < tensor.sources; ++i) {
+      push(tensor.source_name(i), dtype, tensor.source_shape,
+           part(entry, i * rows, rows, dtype).recipe);
     }
   }
 
@@ -217,26 +216,28 @@ class Importer {
            static_cast<std::uint64_t>(rank * nope * kernels::dtype_size(dtype))});
       parts.push_back(part(value_b, h * values, values, dtype));
     }
-    push(tensor.sources.front(), dtype, tensor.source_shape, concat_recipe(std::move(parts)));
+    push(tensor.source, dtype, tensor.source_shape, concat_recipe(std::move(parts)));
   }
 
   void look_for_unused() {
     for (const GgufModel::Entry& entry : model_.entries()) {
       const std::string& name = entry.tensor->name;
-      // Tables that any loader can compute.
-      if (used_.contains(name) || name == "rope_freqs.weight") continue;
-      problems_.push_back("tensor " + name + " is none of the model's that the keys describe");
+      // Tables that any loader can compute, and the split copies that some files have beside kv_b.
+      const bool copy = facts_.mla == GgufMla::kUnsplit &&
+                        (name.ends_with(".attn_k_b.weight") || name.ends_with(".attn_v_b.weight"));
+      if (used_.contains(name) || name == "rope_freqs.weight" || copy) continue;
+      problem("tensor " + name + " is none of the model's that the keys describe");
     }
   }
 
+  void problem(const std::string& text) {
+    if (++problems_ > kMostProblems) return;
+    first_problems_ += (problems_ == 1 ? "" : "; ") + text;
+  }
+
   [[noreturn]] void refuse() const {
-    std::string text = problems_[0];
-    for (std::size_t i = 1; i < std::min(problems_.size(), kMostProblems); ++i) {
-      text += "; " + problems_[i];
-    }
-    if (problems_.size() > kMostProblems) {
-      text += fmt::format("; and {} more", problems_.size() - kMostProblems);
-    }
+    std::string text = first_problems_;
+    if (problems_ > kMostProblems) text += fmt::format("; and {} more", problems_ - kMostProblems);
     throw Error(ExitCode::kBadInput, where_ + ": " + text, "nothing was written");
   }
 
@@ -261,7 +262,8 @@ class Importer {
   DType dtype_ = DType::kBF16;
   GgufModel::Entry key_b_;  // waits for its values
   std::vector<Unit> units_;
-  std::vector<std::string> problems_;
+  std::string first_problems_;
+  std::size_t problems_ = 0;
   std::set<std::string_view> used_;
 };
 

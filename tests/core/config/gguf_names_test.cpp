@@ -106,9 +106,9 @@ TEST_CASE("gguf names: V3 has 1,086 tensors, 361 of them F32; 1,025 in the old l
   CHECK(shape("blk.60.attn_v_b.weight") == Shape{128, 128, 512});
   CHECK(shape("blk.60.ffn_down_exps.weight") == Shape{256, 7168, 2048});
   CHECK(shape("blk.0.ffn_gate.weight") == Shape{18432, 7168});
-  CHECK(by_name.at("blk.3.exp_probs_b.bias")->sources.front() ==
+  CHECK(by_name.at("blk.3.exp_probs_b.bias")->source_name(0) ==
         "model.layers.3.mlp.gate.e_score_correction_bias");
-  CHECK(by_name.at("blk.3.ffn_up_exps.weight")->sources[255] ==
+  CHECK(by_name.at("blk.3.ffn_up_exps.weight")->source_name(255) ==
         "model.layers.3.mlp.experts.255.up_proj.weight");
   CHECK(by_name.count("blk.61.attn_norm.weight") == 0);  // MTP
   CHECK(by_name.count("blk.2.ffn_gate_inp.weight") == 0);
