@@ -111,7 +111,7 @@ std::vector<std::pair<std::string, double>> parse_alpha_pattern(std::string_view
 std::string adapter_config_text(const LoraConfig& lora, const std::vector<LoraTarget>& targets,
                                 const ModelConfig& model);
 // The same among these modules. kFused: for tensors over the fused experts of transformers 5
-// (formats.md 7.4), which only PEFT 0.19 and later read: experts.gate_up_proj and experts.down_proj
+// (formats.md 7.4), for PEFT 0.21: experts.gate_up_proj and experts.down_proj
 // in target_parameters; `targets` names every expert of a layer with the rank of the fused tensor,
 // gate_proj and up_proj both or neither.
 enum class ExpertTensors { kPerExpert, kFused };

@@ -300,7 +300,7 @@ OutputPlan plan_peft_fused(const AdapterFolder& adapter, const std::vector<Modul
     planner.replace_target(target);
   }
   for (const auto& [layer, experts] : layers) add_fused_layer(planner, experts, modules, layer);
-  run.info("written for PEFT 0.19 and later with transformers 5");
+  run.info("written for PEFT 0.21 with transformers 5");
   return planner.finish(plain, ExpertTensors::kFused);
 }
 

@@ -182,8 +182,15 @@ class MergePlanner {
       }
     } else if (dtype == DType::kF8E4M3) {
       const bool codes = tensor.dtype == DType::kF8E4M3 && whole == whole_.end();
-      push_fp8(entry, merge_fp8_recipe(std::move(base), *update->second, format_,
-                                       codes ? entry : Checkpoint::Entry{}, scale, report_));
+      // Scales of one byte stay what they are; those of other dtypes become F32.
+      const bool bytes =
+          codes && (scale.tensor->dtype == DType::kF8E8M0 || scale.tensor->dtype == DType::kU8);
+      const DType scale_dtype = bytes ? scale.tensor->dtype : DType::kF32;
+      push_fp8(
+          entry,
+          merge_fp8_recipe(std::move(base), *update->second, bytes ? ScaleFormat::kUe8m0 : format_,
+                           codes ? entry : Checkpoint::Entry{}, scale, scale_dtype, report_),
+          scale_dtype);
     } else {
       push(entry, dtype, merge_recipe(std::move(base), *update->second, dtype, report_));
     }
@@ -218,11 +225,12 @@ class MergePlanner {
     units_.push_back({{{entry.tensor->name, dtype, entry.tensor->shape}}, std::move(recipe)});
     file_of_.push_back(entry.file->path().filename().string());
   }
-  void push_fp8(const Checkpoint::Entry& entry, std::shared_ptr<const Recipe> recipe) {
+  void push_fp8(const Checkpoint::Entry& entry, std::shared_ptr<const Recipe> recipe,
+                DType scale_dtype = DType::kF32) {
     const TensorInfo& tensor = *entry.tensor;
     units_.push_back({{{tensor.name, DType::kF8E4M3, tensor.shape},
                        {tensor.name + std::string(kScaleSuffix),
-                        DType::kF32,
+                        scale_dtype,
                         {(tensor.shape[0] + 127) / 128, (tensor.shape[1] + 127) / 128}}},
                       std::move(recipe)});
     file_of_.push_back(entry.file->path().filename().string());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -142,12 +143,13 @@ class MergeRecipe final : public MergedWeight {
 class MergeFp8Recipe final : public MergedWeight {
  public:
   MergeFp8Recipe(MatrixPtr base, const LowRankUpdate& update, ScaleFormat format,
-                 const Checkpoint::Entry& codes, const Checkpoint::Entry& scale,
+                 const Checkpoint::Entry& codes, const Checkpoint::Entry& scale, DType scale_dtype,
                  MergeReport& report)
       : MergedWeight(std::move(base), update, kBlock, report),
         format_(format),
         codes_(codes),
         scale_(scale),
+        one_byte_(scale_dtype != DType::kF32),
         across_((cols_ + kBlock - 1) / kBlock) {}
 
   void make(std::size_t piece, Workbench& bench, PieceSink& sink) const override {
@@ -179,8 +181,7 @@ class MergeFp8Recipe final : public MergedWeight {
     changes_[piece] = change;
     sink.write(0, static_cast<std::uint64_t>(first * cols_), codes.data(),
                static_cast<std::size_t>(elements));
-    sink.write(1, static_cast<std::uint64_t>(first / kBlock * across_) * sizeof(float),
-               scale.data(), static_cast<std::size_t>(scale.size()) * sizeof(float));
+    write_scales(first / kBlock * across_, scale, bench, sink);
     base_->release(first, count);
   }
   void close(Tally& tally) const override {
@@ -190,6 +191,21 @@ class MergeFp8Recipe final : public MergedWeight {
   }
 
  private:
+  void write_scales(std::int64_t at, const ConstView& scale, Workbench& bench,
+                    PieceSink& sink) const {
+    const auto count = static_cast<std::size_t>(scale.size());
+    if (!one_byte_) {
+      sink.write(1, static_cast<std::uint64_t>(at) * sizeof(float), scale.data(),
+                 count * sizeof(float));
+      return;
+    }
+    // Powers of two: the exponent field is the E8M0 code (2^-127 has the field 0).
+    std::byte* codes = bench.buffer(5, count);
+    for (std::size_t i = 0; i < count; ++i) {
+      codes[i] = static_cast<std::byte>(std::bit_cast<std::uint32_t>(scale.as<float>()[i]) >> 23U);
+    }
+    sink.write(1, static_cast<std::uint64_t>(at), codes, count);
+  }
   // Blocks without a change get what the input has.
   void keep_blocks(std::int64_t first, const float* base, const float* merged, const View& codes,
                    const View& scale, Workbench& bench) const {
@@ -229,6 +245,7 @@ class MergeFp8Recipe final : public MergedWeight {
 
   ScaleFormat format_;
   Checkpoint::Entry codes_, scale_;
+  bool one_byte_;
   std::int64_t across_;
   mutable std::atomic<std::size_t> kept_{0};
 };
@@ -246,9 +263,10 @@ std::shared_ptr<const Recipe> merge_recipe(MatrixPtr base, const LowRankUpdate& 
 
 std::shared_ptr<const Recipe> merge_fp8_recipe(MatrixPtr base, const LowRankUpdate& update,
                                                ScaleFormat format, const Checkpoint::Entry& codes,
-                                               const Checkpoint::Entry& scale,
+                                               const Checkpoint::Entry& scale, DType scale_dtype,
                                                MergeReport& report) {
-  return std::make_shared<MergeFp8Recipe>(std::move(base), update, format, codes, scale, report);
+  return std::make_shared<MergeFp8Recipe>(std::move(base), update, format, codes, scale,
+                                          scale_dtype, report);
 }
 
 }  // namespace ds::convert

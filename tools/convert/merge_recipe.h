@@ -26,10 +26,12 @@ struct MergeReport {
 std::shared_ptr<const Recipe> merge_recipe(MatrixPtr base, const LowRankUpdate& update, DType dtype,
                                            MergeReport& report);
 
-// The changed weight as FP8 codes (tensor 0) and F32 multipliers (tensor 1). Where `codes` is an
-// FP8 tensor with `scale`, blocks whose values do not change keep their codes and multipliers.
+// The changed weight as FP8 codes (tensor 0) and multipliers (tensor 1) in `scale_dtype`: F32, or
+// (kUe8m0 only) F8_E8M0 or U8, one byte each. Where `codes` is an FP8 tensor with `scale`, blocks
+// whose values do not change keep their codes and multipliers.
 std::shared_ptr<const Recipe> merge_fp8_recipe(MatrixPtr base, const LowRankUpdate& update,
                                                ScaleFormat format, const Checkpoint::Entry& codes,
-                                               const Checkpoint::Entry& scale, MergeReport& report);
+                                               const Checkpoint::Entry& scale, DType scale_dtype,
+                                               MergeReport& report);
 
 }  // namespace ds::convert

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "tests/golden/golden_model.h"
+#include "tests/support/schema.h"
 #include "tests/tools/convert/merge_fixture.h"
 
 namespace {
@@ -257,6 +258,43 @@ TEST_CASE("FP8 blocks without a change keep codes and scales") {
           nlohmann::json::parse(read_text(base_folder / "model.safetensors.index.json"))
               .at("weight_map"));
   }
+}
+
+TEST_CASE("scales of one byte stay that") {
+  const auto root = goldens();
+  if (root.empty()) return;
+  const TempFolder folder;
+  const auto wide = (root / "tiny-v3-fp8-ue8m0" / "tiny-v3-fp8-ue8m0").string();
+  const std::string base = folder / "base", adapter = folder / "adapter", out = folder / "out";
+  convert_json(
+      {"weights", wide, base, "--to", "fp8", "--scale_fmt", "ue8m0", "--scale_dtype", "e8m0"});
+  const auto settings = lora_settings({"layers.0.self_attn.o_proj"}, 2, 2);
+  write_adapter(adapter, settings, random_adapter(settings, ds::load_model_config(base)));
+  convert_json({"merge", base, adapter, out});
+  convert_json({"merge", wide, adapter, folder / "wide"});
+  const auto bytes = read_tensors(out), floats = read_tensors(folder / "wide");
+  const std::string name = "model.layers.0.self_attn.o_proj.weight";
+  CHECK(bytes.at(name).bytes == floats.at(name).bytes);
+  const StoredTensor& scale = bytes.at(name + "_scale_inv");
+  CHECK(scale.dtype == DType::kF8E8M0);
+  const auto values = floats.at(name + "_scale_inv").floats();
+  REQUIRE(scale.bytes.size() == values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    CHECK(std::ldexp(1.0, static_cast<unsigned char>(scale.bytes[i]) - 127) == values[i]);
+  }
+  CHECK(bytes.at(name) != read_tensors(base).at(name));
+}
+
+TEST_CASE("a report's lines are as their schemas say") {
+  const MergeFixture f;
+  const auto settings = lora_settings(kAttention);
+  write_adapter(f.path("adapter"), settings, random_adapter(settings, f.config));
+  convert_json({"merge", f.path("model"), f.path("adapter"), f.path("out"), "--report",
+                f.path("report.jsonl")});
+  for (const std::string& problem : validate_report(f.path("report.jsonl"))) FAIL_CHECK(problem);
+  const std::string report = read_text(f.path("report.jsonl"));
+  CHECK(has(report, "deepseek/convert-summary/1"));
+  CHECK(has(report, R"("weights_changed":15)"));
 }
 
 TEST_CASE("a merged FP8 weight is the nearest that its scales can say") {
