@@ -61,7 +61,8 @@ class LoraPlanner {
     for (const GgufTensorPlan& tensor : gguf_tensor_plan(config_, GgufMla::kSplit)) {
       std::vector<const LowRankUpdate*> updates;
       bool any = false;
-      for (const std::string& source : tensor.sources) {
+      for (std::int64_t expert = 0; expert < tensor.sources; ++expert) {
+        const std::string source = tensor.source_name(expert);
         const auto found = updates_.find(source);
         updates.push_back(found == updates_.end() ? nullptr : found->second);
         any = any || updates.back() != nullptr;
