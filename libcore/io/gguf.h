@@ -18,7 +18,7 @@ namespace ds {
 enum class GgmlType : std::uint32_t {
   kF32 = 0,
   kF16 = 1,
-  kQ8_0 = 8,
+  kQ80 = 8,
   kI8 = 24,
   kI16 = 25,
   kI32 = 26,

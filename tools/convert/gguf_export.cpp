@@ -30,7 +30,7 @@ struct StorageType {
 };
 constexpr std::array<StorageType, 4> kStorageTypes{{{"f32", GgmlType::kF32, 0},
                                                     {"f16", GgmlType::kF16, 1},
-                                                    {"q8_0", GgmlType::kQ8_0, 7},
+                                                    {"q8_0", GgmlType::kQ80, 7},
                                                     {"bf16", GgmlType::kBF16, 32}}};
 
 StorageType storage_type(const std::string& flag) {
@@ -103,7 +103,7 @@ class Exporter {
 
   GgmlType type_of(const GgufTensorPlan& tensor) {
     if (tensor.always_f32) return GgmlType::kF32;
-    if (storage_.type != GgmlType::kQ8_0 || tensor.shape.back() % kQ8Values == 0) {
+    if (storage_.type != GgmlType::kQ80 || tensor.shape.back() % kQ8Values == 0) {
       return storage_.type;
     }
     ++fallbacks_;
@@ -111,7 +111,7 @@ class Exporter {
   }
 
   std::shared_ptr<const Recipe> recipe(MatrixPtr matrix, GgmlType type) const {
-    if (type == GgmlType::kQ8_0) return q8_0_recipe(std::move(matrix));
+    if (type == GgmlType::kQ80) return q8_0_recipe(std::move(matrix));
     return cast_recipe(std::move(matrix), dtype_of(type), settings_.allow_overflow);
   }
   // Rows [row, row + rows) of a source tensor.
@@ -119,7 +119,7 @@ class Exporter {
                   GgmlType type) const {
     const std::int64_t cols = entry.tensor->shape.back();
     const std::uint64_t bytes = gguf_tensor_bytes({entry.tensor->name, type, {rows, cols}});
-    if (type != GgmlType::kQ8_0 && entry.tensor->dtype == dtype_of(type)) {
+    if (type != GgmlType::kQ80 && entry.tensor->dtype == dtype_of(type)) {
       return {copy_recipe(entry, row, rows, 0, cols), bytes};
     }
     return {recipe(sub_matrix(stored_matrix(entry, scale_of(entry)), row, rows, 0, cols), type),
@@ -240,7 +240,7 @@ class Exporter {
       }
     }
     keys.u32("general.file_type", storage_.file_type);
-    if (storage_.type == GgmlType::kQ8_0) {
+    if (storage_.type == GgmlType::kQ80) {
       keys.u32("general.quantization_version", kQuantizationVersion);
     }
     std::vector<std::string> notes;

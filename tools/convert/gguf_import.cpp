@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <map>
 #include <set>
@@ -46,7 +47,7 @@ class FileSettings final : public GgufSettings {
 bool survives(float value, DType dtype) {
   const float back = dtype == DType::kBF16 ? static_cast<float>(kernels::bf16(value))
                                            : static_cast<float>(kernels::f16(value));
-  return std::memcmp(&back, &value, sizeof value) == 0;
+  return std::bit_cast<std::uint32_t>(back) == std::bit_cast<std::uint32_t>(value);
 }
 
 class Importer {
@@ -125,7 +126,7 @@ class Importer {
     json_["torch_dtype"] = dtype_ == DType::kF32   ? "float32"
                            : dtype_ == DType::kF16 ? "float16"
                                                    : "bfloat16";
-    if (type == static_cast<std::uint32_t>(GgmlType::kQ8_0)) {
+    if (type == static_cast<std::uint32_t>(GgmlType::kQ80)) {
       run_.info(where_ + ": Q8_0 tensors become BF16");
     }
   }

@@ -162,7 +162,7 @@ DType dtype_of(const GgufTensor& tensor) {
 class GgufMatrix final : public Matrix {
  public:
   explicit GgufMatrix(const GgufModel::Entry& entry)
-      : entry_(entry), quantised_(entry.tensor->is(GgmlType::kQ8_0)) {
+      : entry_(entry), quantised_(entry.tensor->is(GgmlType::kQ80)) {
     const GgufTensor& tensor = *entry.tensor;
     if (!quantised_ && !tensor.is(GgmlType::kF32) && !tensor.is(GgmlType::kF16) &&
         !tensor.is(GgmlType::kBF16)) {

@@ -185,7 +185,7 @@ TEST_CASE("gguf: what is written has exactly these bytes") {
   const std::vector<std::int32_t> ints{1, -1};
   keys.i32s("a.ints", ints);
   const GgufLayout layout = layout_gguf(keys, {{"w", GgmlType::kF32, {2, 3}},
-                                               {"q", GgmlType::kQ8_0, {2, 1, 32}},
+                                               {"q", GgmlType::kQ80, {2, 1, 32}},
                                                {"b", GgmlType::kBF16, {5}}});
   GgufBytes b;
   b.start(3, 8);
@@ -217,7 +217,7 @@ TEST_CASE("gguf: what is written has exactly these bytes") {
     return false;
   };
   CHECK(defect({{std::string(64, 'n'), GgmlType::kF32, {1}}}));
-  CHECK(defect({{"t", GgmlType::kQ8_0, {33}}}));
+  CHECK(defect({{"t", GgmlType::kQ80, {33}}}));
   CHECK(defect({{"t", GgmlType::kF32, {1}}, {"t", GgmlType::kF32, {1}}}));
 }
 
