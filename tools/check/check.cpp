@@ -10,6 +10,7 @@
 #include "libcore/base/format.h"
 #include "libcore/base/json.h"
 #include "libcore/check/checks.h"
+#include "libcore/check/dataset_check.h"
 #include "libcore/check/deep.h"
 #include "libcore/check/detect.h"
 #include "libcore/cli/environment.h"
@@ -65,8 +66,9 @@ std::string counted(std::uint64_t count, const char* what) {
 // Runs the checks of one target and notes what was looked at.
 class Checker {
  public:
-  Checker(const DeepOptions* deep, Findings& findings, CheckResult& result)
-      : deep_(deep), findings_(findings), result_(result) {}
+  Checker(const CheckSettings& settings, const DeepOptions* deep, Findings& findings,
+          CheckResult& result)
+      : settings_(settings), deep_(deep), findings_(findings), result_(result) {}
 
   void check(const Detected& target) {
     findings_.begin_section();
@@ -91,9 +93,9 @@ class Checker {
         checked.groups = {RuleGroup::kTokenizer, RuleGroup::kTemplate};
         check_tokenizer(target.path, nullptr, nullptr, findings_);
         break;
-      default:
-        throw Error(ExitCode::kBadInput, fmt::format("{}: a {} is not checked yet", checked.path,
-                                                     target_name(target.kind)));
+      case TargetKind::kDataset:
+        dataset(target.path, checked);
+        break;
     }
   }
 
@@ -113,6 +115,7 @@ class Checker {
     const CheckpointTarget target(folder, findings_);
     check_checkpoint(target, findings_, deep_);
     if (target.config()) base_ = *target.config();
+    base_folder_ = folder;
     check_tokenizer(folder, target.json() ? &*target.json() : nullptr,
                     target.config() ? &*target.config() : nullptr, findings_);
     const Checkpoint& files = target.inspection().checkpoint;
@@ -130,9 +133,53 @@ class Checker {
     count(1, file ? file->tensors().size() : 0, bytes, checked);
   }
 
+  // The tokenizer of the last checkpoint; null when it has none that can be used.
+  const Tokenizer* tokenizer() {
+    std::error_code ignored;
+    if (tokenizer_ || base_folder_.empty() ||
+        !fs::exists(base_folder_ / "tokenizer.json", ignored)) {
+      return tokenizer_ ? &*tokenizer_ : nullptr;
+    }
+    try {
+      tokenizer_ = Tokenizer::load(base_folder_);
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::kBadInput) throw;  // said where the tokenizer was checked
+    }
+    return tokenizer_ ? &*tokenizer_ : nullptr;
+  }
+
+  void dataset(const fs::path& path, CheckedTarget& checked) {
+    checked.groups = {RuleGroup::kDataset};
+    DatasetCheckOptions options;
+    options.tokenizer = tokenizer();
+    options.cutoff_len = settings_.cutoff_len;
+    if (base_) options.vocab_size = base_->vocab_size;
+    if (options.tokenizer != nullptr) {
+      const auto kind = detect_chat_template(options.tokenizer->chat_template());
+      options.chat_template = kind.value_or(
+          base_ && base_->model_class == ModelClass::kV2 ? ChatTemplate::kV2 : ChatTemplate::kV31);
+    }
+    const DatasetSize size = check_dataset(path, options, seen_, findings_);
+    std::error_code ignored;
+    const std::uintmax_t bytes = fs::file_size(path, ignored);
+    ++result_.files;
+    result_.bytes += ignored ? 0 : bytes;
+    checked.what = fmt::format(
+        "{} of format {}, {} usable", counted(static_cast<std::uint64_t>(size.rows), "row"),
+        size.format.empty() ? "unknown" : size.format, format_count(size.usable));
+    if (size.tokens > 0) {
+      checked.what += fmt::format(", {} tokens, at most {} a row", format_count(size.tokens),
+                                  format_count(size.longest));
+    }
+  }
+
+  const CheckSettings& settings_;
   const DeepOptions* deep_;
   Findings& findings_;
   CheckResult& result_;
+  SeenRows seen_;
+  fs::path base_folder_;
+  std::optional<Tokenizer> tokenizer_;
   std::optional<ModelConfig> base_;  // of the last checkpoint
 };
 
@@ -202,7 +249,7 @@ void run_check(const CheckSettings& settings, cli::Run& run) {
         run.progress(fmt::format("read {} of {}", format_bytes(done), format_bytes(all)),
                      static_cast<double>(done) / static_cast<double>(all));
       }};
-  Checker checker(settings.deep ? &deep : nullptr, findings, result);
+  Checker checker(settings, settings.deep ? &deep : nullptr, findings, result);
   for (const Detected& target : targets_of(settings)) checker.check(target);
   run.progress_clear();
   sum_up(findings, baseline, settings.max_findings, result);

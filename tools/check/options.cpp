@@ -14,6 +14,10 @@ void declare_check(CLI::App& app, CheckSettings& s) {
   app.add_option("--dataset", s.dataset, "dataset; with --model, checked against its tokenizer")
       ->group(inputs);
   app.add_flag("--deep", s.deep, "read the tensors' data as well")->group(inputs);
+  app.add_option("--cutoff_len", s.cutoff_len, "with --model: tokens that a row may have")
+      ->check(CLI::Range(2, 1 << 30))
+      ->capture_default_str()
+      ->group(inputs);
   const char* findings = "Findings";
   app.add_option("--fail_on", s.fail_on, "exit with 1 for findings of this severity or worse")
       ->check(CLI::IsMember({"error", "warning"}))

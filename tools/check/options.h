@@ -16,6 +16,7 @@ struct CheckSettings {
   std::string adapter;
   std::string dataset;
   bool deep = false;
+  std::int64_t cutoff_len = 2048;
   std::string fail_on = "error";
   std::string select;
   std::string ignore;

@@ -255,6 +255,53 @@ TEST_CASE("rules and explain; docs/rules.md is what the program prints") {
                 "run deepseek-check rules --markdown > docs/rules.md");
 }
 
+TEST_CASE("adapter and dataset are checked against the model named with them") {
+  const Fixture f;
+  const std::string model = (source_dir() / "examples" / "nano-v3").string();
+  const std::string rows =
+      (source_dir() / "examples" / "intent" / "intent_train_500.jsonl").string();
+  const json data = check_json({"--model", model, "--dataset", rows}, 0);
+  REQUIRE(data["targets"].size() == 2);
+  CHECK(data["targets"][1]["kind"] == "dataset");
+  CHECK(data["summary"]["errors"] == 0);
+  // The limit in tokens needs the model's tokenizer.
+  const json cut = check_json({"--dataset", rows, "--model", model, "--cutoff_len", "8"}, 0);
+  CHECK(cut["summary"]["warnings"] > data["summary"]["warnings"]);
+  CHECK(check_json({rows, "--cutoff_len", "8"}, 0)["summary"]["warnings"] ==
+        data["summary"]["warnings"]);
+  // The same file twice shares every row.
+  CHECK(has(check({rows, rows}).out, "shared-row"));
+
+  Model adapter;
+  const std::string key = "base_model.model.model.layers.7.self_attn.o_proj.lora_";
+  adapter.set(key + "A.weight", "F32", {4, 64}, "adapter_model.safetensors");
+  adapter.set(key + "B.weight", "F32", {64, 4}, "adapter_model.safetensors");
+  fs::create_directory(f.root() / "adapter");
+  std::string bytes;
+  const std::string header = adapter.header_of("adapter_model.safetensors", bytes);
+  write_text(f.root() / "adapter" / "adapter_model.safetensors", Model::file_bytes(header, bytes));
+  write_text(f.root() / "adapter" / "adapter_config.json",
+             R"({"peft_type":"LORA","task_type":"CAUSAL_LM","r":4,"target_modules":["o_proj"]})");
+  CHECK(check({f.path("adapter")}).exit_code == 0);
+  const json against = check_json({"--adapter", f.path("adapter"), "--model", f.path("good")}, 1);
+  CHECK(has(against.dump(), "key-matches-nothing"));
+  CHECK(check_json({"list", f.path("adapter")}, 0)["totals"]["parameters"] == 512);
+  CHECK(check({"--adapter", f.path("good")}).exit_code == 3);
+  CHECK(check({"--dataset", f.path("nowhere.jsonl")}).exit_code == 3);
+}
+
+TEST_CASE("--deep reads the data, of single shards too") {
+  const Fixture f;
+  CHECK(check({f.path("good"), "--deep", "--fail_on", "warning"}).exit_code == 0);
+  Model model = sound_model();
+  model.at("model.norm.weight").data.replace(0, 2, "\xff\xff");
+  model.write(f.root() / "nan");
+  CHECK(check({f.path("nan")}).exit_code == 0);
+  CHECK(check({f.path("nan"), "--deep"}).exit_code == 1);
+  CHECK(check({f.path("nan") + "/" + kShard1, "--deep"}).exit_code == 1);
+  CHECK(check({f.path("nan") + "/" + kShard2, "--deep"}).exit_code == 0);
+}
+
 TEST_CASE("no rule fires on what is shipped or shared") {
   std::vector<std::string> models{(source_dir() / "examples" / "nano-v3").string()};
   if (shared_dir().empty()) {
@@ -266,9 +313,27 @@ TEST_CASE("no rule fires on what is shipped or shared") {
     }
     models.push_back((shared_dir() / "goldens" / "tiny-v3" / "tiny-v3-bf16").string());
     models.push_back((shared_dir() / "models" / "nano-v3").string());
+    models.push_back((shared_dir() / "data" / "deepseek-v3-tokenizer").string());
+  }
+  if (!shared_dir().empty()) {
+    for (const auto& [model, adapter] :
+         std::vector<std::pair<std::string, std::string>>{{"tiny-v3", "all"},
+                                                          {"tiny-v3", "dora"},
+                                                          {"tiny-v3", "patterns"},
+                                                          {"tiny-v3", "rslora"},
+                                                          {"tiny-v2", "all"},
+                                                          {"tiny-v2-lite", "all"},
+                                                          {"tiny-moonlight", "all"},
+                                                          {"tiny-v3-fp8", "not_routed"}}) {
+      const auto golden = shared_dir() / "goldens" / model;
+      const Outcome outcome =
+          check({"--model", (golden / model).string(), "--adapter",
+                 (golden / "lora" / adapter).string(), "--deep", "--fail_on", "warning"});
+      CHECK_MESSAGE(outcome.exit_code == 0, outcome.out);
+    }
   }
   for (const std::string& model : models) {
-    const Outcome outcome = check({model, "--fail_on", "warning"});
+    const Outcome outcome = check({model, "--deep", "--fail_on", "warning"});
     CHECK_MESSAGE(outcome.exit_code == 0, outcome.out);
   }
 }
