@@ -267,7 +267,7 @@ const std::vector<Case>& cases() {
        {}},
       {"base-name",
        "base_model_name_or_path",
-       config("base_model_name_or_path", "/home/me/model"),
+       config("base_model_name_or_path", "/data/model"),
        {}},
   };
   return kCases;
