@@ -32,10 +32,29 @@ bool check(const std::string& text) {
 
 TEST_CASE("fast rows: common values are parsed, with their types") {
   for (const char* text :
-       {"{}", "[]", " { } ", "[ ]", "\"\"", "null", "true", "false", "0", "-0", "-1", "1", "123456",
-        "1.5", "-0.25e-3", "1E5", "1e+5", "0.1", "999999999999999999",
+       {"{}",
+        "[]",
+        " { } ",
+        "[ ]",
+        "\"\"",
+        "null",
+        "true",
+        "false",
+        "0",
+        "-0",
+        "-1",
+        "1",
+        "123456",
+        "1.5",
+        "-0.25e-3",
+        "1E5",
+        "1e+5",
+        "0.1",
+        "999999999999999999",
         R"({"a": [1, -2, 3.5, "x", null, {"b": {}}], "c": "\u00e9\ud83d\ude00\n\\\"\/"})",
-        "{\"z\":1,\"a\":2,\"m\":3}", "\"\xc3\xa9\x7f\xf0\x9f\x98\x80\"", "\t[\r\n1 ,\n2]\n"}) {
+        "{\"z\":1,\"a\":2,\"m\":3}",
+        "\"\xc3\xa9\x7f\xf0\x9f\x98\x80\"",
+        "\t[\r\n1 ,\n2]\n"}) {
     CHECK_MESSAGE(check(text), text);
   }
   Json value;
@@ -45,11 +64,38 @@ TEST_CASE("fast rows: common values are parsed, with their types") {
 }
 
 TEST_CASE("fast rows: what is not plain is left to the other parser") {
-  for (const char* text :
-       {"", " ", "{", "[", "\"", "\"a", "01", "-", "1.", ".5", "1e", "+1", "nul", "tru", "[1,]",
-        "{\"a\":1,}", "{\"a\" 1}", "{a:1}", "[1 2]", "{} {}", "\"\n\"", "\"\\x\"", "\"\\u12\"",
-        "\"\\ud800\"", "\"\\udc00\"", "1e999", "{\"a\":1,\"a\":2}", "12345678901234567890",
-        "\"\\u12g4\"", "NaN", "'a'", "\"\x01\""}) {
+  for (const char* text : {"",
+                           " ",
+                           "{",
+                           "[",
+                           "\"",
+                           "\"a",
+                           "01",
+                           "-",
+                           "1.",
+                           ".5",
+                           "1e",
+                           "+1",
+                           "nul",
+                           "tru",
+                           "[1,]",
+                           "{\"a\":1,}",
+                           "{\"a\" 1}",
+                           "{a:1}",
+                           "[1 2]",
+                           "{} {}",
+                           "\"\n\"",
+                           "\"\\x\"",
+                           "\"\\u12\"",
+                           "\"\\ud800\"",
+                           "\"\\udc00\"",
+                           "1e999",
+                           "{\"a\":1,\"a\":2}",
+                           "12345678901234567890",
+                           "\"\\u12g4\"",
+                           "NaN",
+                           "'a'",
+                           "\"\x01\""}) {
     Json value;
     CHECK_MESSAGE(!parse_json_fast(text, value), text);
   }

@@ -11,7 +11,8 @@ TEST_CASE("usage, help, version, and the man page has every flag") {
   CHECK(help.exit_code == 0);
   CHECK(help.err.empty());
   CHECK(convert({"--version_only"}).exit_code == 0);
-  for (const std::string& problem : man_page_problems("deepseek-convert", {"weights", "data"})) {
+  for (const std::string& problem :
+       man_page_problems("deepseek-convert", {"weights", "merge", "adapter", "data"})) {
     FAIL_CHECK(problem);
   }
 }
