@@ -44,27 +44,44 @@ std::uint64_t first_of(std::span<const std::byte> bytes, std::size_t width, Bad&
   return kNowhere;
 }
 
+// The magnitude needs a sample only: 4 KiB of every 64. f(begin, end) in bytes.
+template <class F>
+void for_sample(std::size_t size, F&& f) {
+  constexpr std::size_t kSample = 4096;
+  constexpr std::size_t kStride = 65536;
+  for (std::size_t begin = 0; begin < size; begin += kStride) {
+    f(begin, std::min(size, begin + kSample));
+  }
+}
+
 void scan_fp8(std::span<const std::byte> bytes, TensorStats& stats) {
   const auto* data = reinterpret_cast<const std::uint8_t*>(bytes.data());
   const std::size_t size = bytes.size();
-  // Byte-wide counters over rows of 128, so that the loops run on vectors of bytes.
-  constexpr std::size_t kRow = 128;
+  // Byte-wide counters, one a column, over up to 255 rows: vectors of bytes without carries.
+  constexpr std::size_t kRow = 64;
+  constexpr std::size_t kRows = 255;
   std::size_t i = 0;
   std::uint8_t most = 0;
-  for (; i + kRow <= size; i += kRow) {
-    std::uint8_t nans = 0;
-    std::uint8_t full = 0;
-    std::uint8_t top = 0;
-    for (std::size_t j = 0; j < kRow; ++j) {
-      const auto code = static_cast<std::uint8_t>(data[i + j] & 0x7f);
-      nans = static_cast<std::uint8_t>(nans + (code == kNan ? 1 : 0));
-      full = static_cast<std::uint8_t>(full + (code == kLargest ? 1 : 0));
-      const std::uint8_t valued = code == kNan ? std::uint8_t{0} : code;
-      top = std::max(top, valued);
+  while (i + kRow <= size) {
+    std::array<std::uint8_t, kRow> nans{};
+    std::array<std::uint8_t, kRow> full{};
+    std::array<std::uint8_t, kRow> top{};
+    const std::size_t end = i + std::min(kRows, (size - i) / kRow) * kRow;
+    for (; i < end; i += kRow) {
+      for (std::size_t j = 0; j < kRow; ++j) {
+        const auto code = static_cast<std::uint8_t>(data[i + j] & 0x7f);
+        const auto is_nan = static_cast<std::uint8_t>(code == kNan);
+        nans[j] = static_cast<std::uint8_t>(nans[j] + is_nan);
+        full[j] = static_cast<std::uint8_t>(full[j] + static_cast<std::uint8_t>(code == kLargest));
+        const auto valued = static_cast<std::uint8_t>(code & static_cast<std::uint8_t>(is_nan - 1));
+        top[j] = top[j] > valued ? top[j] : valued;
+      }
     }
-    stats.bad += nans;
-    stats.saturated += full;
-    most = std::max(most, top);
+    for (std::size_t j = 0; j < kRow; ++j) {
+      stats.bad += nans[j];
+      stats.saturated += full[j];
+      most = std::max(most, top[j]);
+    }
   }
   for (; i < size; ++i) {
     const auto code = static_cast<std::uint8_t>(data[i] & 0x7f);
@@ -79,44 +96,51 @@ void scan_fp8(std::span<const std::byte> bytes, TensorStats& stats) {
       return (std::to_integer<unsigned>(*at) & 0x7fu) == kNan;
     });
   }
-  // The magnitude needs a sample only: 4 KiB of every 64.
   static const std::array<float, 128> kSquares = e4m3_squares();
-  constexpr std::size_t kSample = 4096;
-  constexpr std::size_t kStride = 65536;
-  for (std::size_t begin = 0; begin < size; begin += kStride) {
-    const std::size_t end = std::min(size, begin + kSample);
+  for_sample(size, [&](std::size_t begin, std::size_t end) {
     float sum = 0.0f;
     for (std::size_t j = begin; j < end; ++j) sum += kSquares[data[j] & 0x7f];
     stats.squares += sum;
     stats.sampled += end - begin;
-  }
+  });
 }
 
-// Values of 16 or 32 bits that `widen` turns into float.
+// Values of 16 or 32 bits that `widen` turns into float. The pass over all of them is integer
+// arithmetic on rows, which runs on vectors.
 template <class Bits, class Widen>
 void scan_float(std::span<const std::byte> bytes, Bits exponent, Widen&& widen,
                 TensorStats& stats) {
+  constexpr auto kMagnitude = static_cast<Bits>(static_cast<Bits>(~Bits{0}) >> 1);
   const std::size_t count = bytes.size() / sizeof(Bits);
-  constexpr std::size_t kRow = 1024;
-  std::array<Bits, kRow> row;
-  for (std::size_t begin = 0; begin < count; begin += kRow) {
-    const std::size_t size = std::min(kRow, count - begin);
-    std::memcpy(row.data(), bytes.data() + begin * sizeof(Bits), size * sizeof(Bits));
-    std::uint32_t bad = 0;
-    float squares = 0.0f;
-    float largest = 0.0f;
-    for (std::size_t j = 0; j < size; ++j) {
-      const bool finite = (row[j] & exponent) != exponent;
-      const float value = finite ? widen(row[j]) : 0.0f;
-      bad += finite ? 0u : 1u;
-      squares += value * value;
-      largest = std::max(largest, std::fabs(value));
+  constexpr std::size_t kRow = 32;
+  constexpr std::size_t kRows = 60000;  // counters of 16 bits
+  std::array<Bits, kRow> row{};
+  Bits most = 0;
+  for (std::size_t begin = 0; begin < count;) {
+    std::array<Bits, kRow> bad{};
+    std::array<Bits, kRow> top{};
+    for (std::size_t rows = 0; rows < kRows && begin < count; ++rows, begin += kRow) {
+      const std::byte* at = bytes.data() + begin * sizeof(Bits);
+      if (count - begin >= kRow) {
+        std::memcpy(row.data(), at, sizeof row);
+      } else {
+        row.fill(0);
+        std::memcpy(row.data(), at, (count - begin) * sizeof(Bits));
+      }
+      for (std::size_t j = 0; j < kRow; ++j) {
+        const auto magnitude = static_cast<Bits>(row[j] & kMagnitude);
+        const auto is_bad = static_cast<Bits>(magnitude >= exponent);
+        bad[j] = static_cast<Bits>(bad[j] + is_bad);
+        const auto valued = static_cast<Bits>(magnitude & static_cast<Bits>(is_bad - 1));
+        top[j] = top[j] > valued ? top[j] : valued;
+      }
     }
-    stats.bad += bad;
-    stats.squares += squares;
-    stats.largest = std::max(stats.largest, static_cast<double>(largest));
+    for (std::size_t j = 0; j < kRow; ++j) {
+      stats.bad += bad[j];
+      most = std::max(most, top[j]);
+    }
   }
-  stats.sampled += count;
+  stats.largest = static_cast<double>(widen(most));
   if (stats.bad > 0) {
     stats.first_bad = first_of(bytes, sizeof(Bits), [&](const std::byte* at) {
       Bits value;
@@ -124,6 +148,17 @@ void scan_float(std::span<const std::byte> bytes, Bits exponent, Widen&& widen,
       return (value & exponent) == exponent;
     });
   }
+  for_sample(bytes.size(), [&](std::size_t begin, std::size_t end) {
+    double sum = 0.0;
+    for (std::size_t at = begin; at + sizeof(Bits) <= end; at += sizeof(Bits)) {
+      Bits value;
+      std::memcpy(&value, bytes.data() + at, sizeof value);
+      const double wide = (value & exponent) == exponent ? 0.0 : widen(value);
+      sum += wide * wide;
+    }
+    stats.squares += sum;
+    stats.sampled += (end - begin) / sizeof(Bits);
+  });
 }
 
 float from_f16(std::uint16_t bits) {
