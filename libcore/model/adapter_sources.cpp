@@ -404,6 +404,8 @@ void expect_finite(const SafetensorsFile& file, const std::vector<AdapterSource>
                          tensor.name, value, i),
              "the adapter is broken: use an earlier checkpoint of its training");
     }
+    // An adapter of all experts is gigabytes: checked pages need not stay in this process.
+    file.file().dont_need(tensor.begin, tensor.bytes());
   }
 }
 

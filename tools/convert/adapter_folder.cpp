@@ -110,6 +110,13 @@ AdapterSource LowRankUpdate::factor_b() const {
   return target_.module.kind == ModuleKind::kEmbedding ? transposed(right_) : left_;
 }
 
+void LowRankUpdate::release() const {
+  for (const AdapterSource* source : {&left_, &right_, &magnitude_}) {
+    if (source->tensor == nullptr) continue;
+    file_.file().dont_need(source->tensor->begin, source->tensor->bytes());
+  }
+}
+
 LowRankUpdate LowRankUpdate::ranks(std::int64_t first, std::int64_t rank) const {
   LowRankUpdate part = *this;
   part.left_.first += first * left_.col_step;

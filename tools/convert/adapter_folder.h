@@ -46,6 +46,8 @@ class LowRankUpdate {
   // Of another rank range: ranks [first, first + rank), the scaling unchanged.
   LowRankUpdate ranks(std::int64_t first, std::int64_t rank) const;
   const LoraTarget& target() const { return target_; }
+  // Its pages of the adapter file need not stay in memory.
+  void release() const;
   float value(const AdapterSource& source, std::int64_t row, std::int64_t col) const;
 
  private:

@@ -60,6 +60,7 @@ class PartsRecipe final : public Recipe {
         }
       }
     }
+    release(begin, count);
     const auto size = static_cast<std::size_t>(kernels::dtype_size(dtype_));
     const void* out = values;
     if (dtype_ != DType::kF32) {
@@ -79,6 +80,18 @@ class PartsRecipe final : public Recipe {
   }
 
  private:
+  // Pages that the piece read need not stay, but those of a fused tensor, which the next ones read
+  // as well.
+  void release(std::int64_t begin, std::int64_t count) const {
+    for (const FactorPart& part : parts_) {
+      const TensorInfo& tensor = *part.source.tensor;
+      if (part.row < begin + count && part.row + part.rows > begin &&
+          tensor.bytes() <= kPieceBytes) {
+        file_.file().dont_need(tensor.begin, tensor.bytes());
+      }
+    }
+  }
+
   const SafetensorsFile& file_;
   std::string name_;
   std::int64_t rows_, cols_;

@@ -38,6 +38,7 @@ class MergedWeight : public Recipe {
   std::uint64_t input_bytes() const override { return base_->input_bytes(); }
   void prefetch(std::size_t piece) const override { base_->prefetch(begin(piece), size(piece)); }
   void close(Tally& tally) const override {
+    update_.release();
     Change change;
     for (const Change& piece : changes_) change.add(piece);
     const std::string& name = base_->name();
