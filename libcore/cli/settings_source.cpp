@@ -225,8 +225,9 @@ GivenSettings read_arguments(const std::vector<std::string>& arguments, CLI::App
     } else {
       throw Error(ExitCode::kUsage, fmt::format("--{} needs a value", name));
     }
-    // A flag of several values may be repeated, and takes what follows where nothing else would.
-    const bool gathers = option->get_items_expected_max() > 1;
+    // Values that may hold commas are given one by one; for others the last flag counts, so that a
+    // wrapper's flags can be overridden.
+    const bool gathers = option->get_delimiter() == '\n';
     while (gathers && places.empty() && i + 1 < arguments.size() && !arguments[i + 1].empty() &&
            arguments[i + 1][0] != '-') {
       value += separator_of(*option) + arguments[++i];

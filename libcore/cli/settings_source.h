@@ -18,7 +18,7 @@ using GivenSettings = std::map<std::string, Given>;  // by long name, underscore
 // argv after the subcommand -> settings; names normalised, "--name value" and "--name=value" alike.
 // Words without dashes, and "-", go to the options declared as "--name,name", in their order; one
 // that takes several values takes all that follow, joined by its delimiter (a comma by default). A
-// flag of several values adds to what it was given before.
+// flag whose delimiter is a line end adds to what it was given before.
 // Throws Error(kUsage) for an unknown flag (naming the nearest), a missing value, a stray word.
 GivenSettings read_arguments(const std::vector<std::string>& arguments, CLI::App& app);
 

@@ -100,6 +100,18 @@ TEST_CASE("words without dashes go to the options that have a place") {
   CHECK_THROWS_AS(read_arguments({"a", "b", "-x"}, app), Error);
 }
 
+TEST_CASE("a repeated flag counts last, unless its values are given one by one") {
+  CLI::App app;
+  app.set_help_flag();
+  std::vector<std::string> files, gates;
+  app.add_option("--files", files)->delimiter(',');
+  app.add_option("--gate", gates)->delimiter('\n');
+  const GivenSettings given = read_arguments(
+      {"--files", "a,b", "--gate", "x<=1", "y<=2", "--files", "c", "--gate=z<=3,4"}, app);
+  CHECK(given.at("files").value == "c");
+  CHECK(given.at("gate").value == "x<=1\ny<=2\nz<=3,4");
+}
+
 TEST_CASE("a file's keys: flat, under the program, under training, dotted, JSON") {
   Flags flags;
   for (const char* text :
