@@ -435,7 +435,7 @@ class AdapterCheck {
       add(rule, kConfigName, key, what);
     };
     const bool by_leaf = !lora_->target_modules.empty() || !lora_->target_regex.empty();
-    const bool named_as_parameters = lora_->target_parameters.size() > 0;
+    const bool named_as_parameters = !lora_->target_parameters.empty();
     if ((shared || dense) && by_leaf && !named_as_parameters) {
       note("mlp-leaf-targets", "target_modules",
            fmt::format("{} MLPs are adapted through target_modules", shared && dense

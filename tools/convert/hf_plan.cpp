@@ -20,7 +20,7 @@ constexpr std::size_t kMostProblems = 20;
 class HfPlanner {
  public:
   HfPlanner(const Source& source, const WeightsSettings& settings, cli::Run& run)
-      : source_(source), settings_(settings), run_(run) {
+      : source_(source), settings_(settings) {
     const std::string& to = settings.to;
     if (to == "bf16") dtype_ = DType::kBF16;
     if (to == "f16") dtype_ = DType::kF16;
@@ -208,7 +208,6 @@ class HfPlanner {
 
   const Source& source_;
   const WeightsSettings& settings_;
-  cli::Run& run_;
   std::optional<DType> dtype_;
   ScaleFormat format_ = ScaleFormat::kF32;
   DType scale_dtype_ = DType::kF32;
