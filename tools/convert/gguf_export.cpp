@@ -254,15 +254,11 @@ class Exporter {
         std::filesystem::path(settings_.out.output).lexically_normal();
     plan.single_file = out.extension() == ".gguf";
     const std::string name = (out.filename().empty() ? out.parent_path() : out).filename().string();
-    const auto limit = parse_size(settings_.max_shard_size);
-    if (!limit || *limit == 0) {
-      throw Error(ExitCode::kUsage, fmt::format("--max_shard_size {} is no size, such as 5GB is",
-                                                quote_text(settings_.max_shard_size)));
-    }
+    const std::uint64_t limit = shard_limit(settings_.max_shard_size);
     std::vector<std::vector<const Made*>> parts(1);
     std::uint64_t held = 0;
     for (const Made& made : made_) {
-      if (!plan.single_file && held > 0 && (made.bytes > *limit || held > *limit - made.bytes)) {
+      if (!plan.single_file && held > 0 && (made.bytes > limit || held > limit - made.bytes)) {
         parts.emplace_back();
         held = 0;
       }

@@ -8,7 +8,6 @@
 #include <set>
 
 #include "libcore/base/error.h"
-#include "libcore/base/format.h"
 #include "libcore/config/gguf_names.h"
 #include "libcore/io/safetensors_header.h"
 #include "tools/convert/config_json.h"
@@ -63,12 +62,8 @@ class Importer {
     if (problems_ > 0) refuse();
     OutputPlan plan;
     plan.identity = fmt::format("hf {}\n{}", settings_.max_shard_size, identity());
-    const auto limit = parse_size(settings_.max_shard_size);
-    if (!limit || *limit == 0) {
-      throw Error(ExitCode::kUsage, fmt::format("--max_shard_size {} is no size, such as 5GB is",
-                                                quote_text(settings_.max_shard_size)));
-    }
-    CheckpointPlan files = plan_checkpoint(units_, *limit);
+    const std::uint64_t limit = shard_limit(settings_.max_shard_size);
+    CheckpointPlan files = plan_checkpoint(units_, limit);
     plan.files = std::move(files.files);
     std::vector<std::string> notes;
     plan.texts = tokenizer_files(model_.first(), notes);

@@ -7,7 +7,6 @@
 #include <optional>
 
 #include "libcore/base/error.h"
-#include "libcore/base/format.h"
 #include "tools/convert/config_json.h"
 #include "tools/convert/encode.h"
 
@@ -51,12 +50,8 @@ class HfPlanner {
                                 format_ == ScaleFormat::kUe8m0 ? "ue8m0" : "f32", settings_.mtp,
                                 settings_.allow_overflow, identity_of(source_.checkpoint),
                                 scales_ ? identity_of(*scales_) : "");
-    const auto limit = parse_size(settings_.max_shard_size);
-    if (!limit || *limit == 0) {
-      throw Error(ExitCode::kUsage, fmt::format("--max_shard_size {} is no size, such as 5GB is",
-                                                quote_text(settings_.max_shard_size)));
-    }
-    CheckpointPlan files = plan_checkpoint(units_, *limit);
+    const std::uint64_t limit = shard_limit(settings_.max_shard_size);
+    CheckpointPlan files = plan_checkpoint(units_, limit);
     add_texts(plan, config(), source_.folder, files);
     plan.files = std::move(files.files);
     // The checkpoint must outlive its recipes.

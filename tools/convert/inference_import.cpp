@@ -7,7 +7,6 @@
 #include <map>
 
 #include "libcore/base/error.h"
-#include "libcore/base/format.h"
 #include "libcore/io/safetensors_header.h"
 #include "tools/convert/config_json.h"
 #include "tools/convert/encode.h"
@@ -252,15 +251,11 @@ OutputPlan plan_from_inference(const InferenceSource& source, const WeightsSetti
                 "copy it from the Hugging Face folder of this model");
   }
   load_model_config(source.folder);  // refuses what we do not know
-  const auto limit = parse_size(settings.max_shard_size);
-  if (!limit || *limit == 0) {
-    throw Error(ExitCode::kUsage, fmt::format("--max_shard_size {} is no size, such as 5GB is",
-                                              quote_text(settings.max_shard_size)));
-  }
+  const std::uint64_t limit = shard_limit(settings.max_shard_size);
   OutputPlan plan;
   nlohmann::ordered_json config = read_config(source.folder);
   if (config.contains("num_nextn_predict_layers")) config["num_nextn_predict_layers"] = 0;
-  CheckpointPlan files = plan_checkpoint(Importer(source).units(), *limit);
+  CheckpointPlan files = plan_checkpoint(Importer(source).units(), limit);
   add_texts(plan, config, source.folder, files);
   plan.files = std::move(files.files);
   std::vector<const SafetensorsFile*> shards;

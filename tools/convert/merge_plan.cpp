@@ -9,7 +9,6 @@
 
 #include "libcore/base/atomic_write.h"
 #include "libcore/base/error.h"
-#include "libcore/base/format.h"
 #include "libcore/io/safetensors_header.h"
 #include "tools/convert/config_json.h"
 #include "tools/convert/hf_plan.h"
@@ -44,12 +43,8 @@ class MergePlanner {
     if (settings_.max_shard_size.empty()) {
       files = plan_checkpoint(units_, file_of_);
     } else {
-      const auto limit = parse_size(settings_.max_shard_size);
-      if (!limit || *limit == 0) {
-        throw Error(ExitCode::kUsage, fmt::format("--max_shard_size {} is no size, such as 5GB is",
-                                                  quote_text(settings_.max_shard_size)));
-      }
-      files = plan_checkpoint(units_, *limit);
+      const std::uint64_t limit = shard_limit(settings_.max_shard_size);
+      files = plan_checkpoint(units_, limit);
     }
     add_texts(plan_.output, config(), source_.folder, files);
     if (settings_.dtype == "keep") {

@@ -185,8 +185,9 @@ class Writer {
       throw Error(ExitCode::kUsage, fmt::format("--memory_limit {} is no size, such as 1GiB is",
                                                 quote_text(settings_.memory_limit)));
     }
-    // Input, f32 values and result of a piece, and the pages of both files.
-    constexpr std::uint64_t kWorker = 16 * kPieceBytes;
+    // Input, f32 values and result of a piece and the pages of both files; the widest weights
+    // merged into FP8 take 21 MiB.
+    constexpr std::uint64_t kWorker = 24 * kPieceBytes;
     const std::uint64_t base = resident_bytes();
     const std::uint64_t left = *limit > base ? *limit - base : 0;
     const std::uint64_t most = left / kWorker;

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "libcore/base/error.h"
+#include "libcore/base/format.h"
 #include "libcore/io/safetensors_header.h"
 
 namespace ds::convert {
@@ -86,6 +87,15 @@ OutputFile plan_safetensors(const std::string& name, const std::vector<Unit>& un
     return a.offsets.front() < b.offsets.front();
   });
   return file;
+}
+
+std::uint64_t shard_limit(const std::string& max_shard_size) {
+  const auto limit = parse_size(max_shard_size);
+  if (!limit || *limit == 0) {
+    throw Error(ExitCode::kUsage, fmt::format("--max_shard_size {} is no size, such as 5GB is",
+                                              quote_text(max_shard_size)));
+  }
+  return *limit;
 }
 
 CheckpointPlan plan_checkpoint(const std::vector<Unit>& units, std::uint64_t max_shard_bytes) {

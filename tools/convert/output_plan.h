@@ -40,6 +40,9 @@ struct Unit {
 OutputFile plan_safetensors(const std::string& name, const std::vector<Unit>& units,
                             const std::map<std::string, std::string>& metadata);
 
+// --max_shard_size in bytes. Throws Error(kUsage) when it is no size.
+std::uint64_t shard_limit(const std::string& max_shard_size);
+
 // A checkpoint in Hugging Face layout: model.safetensors, or model-00001-of-0000N.safetensors and
 // their index when the data is more than `max_shard_bytes`. Units are taken in the given order; a
 // unit larger than the limit has a file of its own.
