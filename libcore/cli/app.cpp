@@ -392,8 +392,8 @@ void reserve_standard_files() {
 
 // The matrix library takes and returns buffers of a few MiB with every product. By default the C
 // library learns from that to keep ever more memory, in a heap of its own for each thread.
-void keep_heap_small() {
-  ::mallopt(M_ARENA_MAX, 1);
+void keep_heap_small(int heaps) {
+  ::mallopt(M_ARENA_MAX, heaps);
   ::mallopt(M_MMAP_THRESHOLD, 4 << 20);
   ::mallopt(M_TRIM_THRESHOLD, 8 << 20);
 }
@@ -401,7 +401,7 @@ void keep_heap_small() {
 }  // namespace
 
 int run_main(int argc, char** argv, const Program& program) {
-  keep_heap_small();
+  keep_heap_small(program.heaps);
   reserve_standard_files();
   // A file-size limit shall be a write error with its message, as a full disk is.
   std::signal(SIGXFSZ, SIG_IGN);

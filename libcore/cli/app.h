@@ -29,6 +29,9 @@ struct Program {
   std::vector<Subcommand> subcommands;
   bool bare_words = false;
   std::vector<std::string> formats{"text", "json"};  // words of --format
+  // Heaps of the C library. One keeps training's memory low; threads that allocate all the time
+  // would wait for each other there.
+  int heaps = 1;
 };
 
 // Parses, merges settings (default < config file < environment < command line), runs, reports

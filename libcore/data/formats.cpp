@@ -10,6 +10,7 @@
 #include "libcore/base/format.h"
 #include "libcore/data/example.h"
 #include "libcore/data/row_fields.h"
+#include "libcore/io/json_fast.h"
 
 namespace ds {
 namespace {
@@ -77,7 +78,7 @@ std::string read_instruction(const Json& row) {
 
 namespace {
 
-Conversation read_messages(const Json& row, const std::string& key, const RowRules& rules,
+Conversation read_messages(Json& row, const std::string& key, const RowRules& rules,
                            ConvertedRow& result) {
   Conversation conversation;
   if (row.is_array()) {
@@ -122,9 +123,9 @@ Conversation read_alpaca(const Json& row, ConvertedRow& result) {
 }
 
 // Prompt and completion are texts, or lists of messages of which only the completion is learned.
-RowContent read_prompt_completion(const Json& row, const RowRules& rules, ConvertedRow& result) {
-  const Json* prompt = find(row, "prompt");
-  const Json* completion = find(row, "completion");
+RowContent read_prompt_completion(Json& row, const RowRules& rules, ConvertedRow& result) {
+  Json* prompt = find(row, "prompt");
+  Json* completion = find(row, "completion");
   if (prompt != nullptr && completion != nullptr && prompt->is_array() && completion->is_array()) {
     Conversation conversation;
     read_settings(row, result, conversation);
@@ -199,8 +200,7 @@ TokenRow read_tokens(const Json& row, const RowRules& rules) {
   return tokens;
 }
 
-RowContent read_row(const Json& row, DataFormat format, const RowRules& rules,
-                    ConvertedRow& result) {
+RowContent read_row(Json& row, DataFormat format, const RowRules& rules, ConvertedRow& result) {
   switch (format) {
     case DataFormat::kMessages:
       return read_messages(row, "messages", rules, result);
@@ -248,7 +248,7 @@ bool has_format(const Json& row, DataFormat format) {
     return format == DataFormat::kMessages || format == DataFormat::kClinc150;
   }
   if (!row.is_object()) return false;
-  const auto has = [&row](const char* key) { return row.contains(key); };
+  const auto has = [&row](std::string_view key) { return member(row, key) != nullptr; };
   switch (format) {
     case DataFormat::kMessages:
       return has("messages");
@@ -295,7 +295,7 @@ std::string describe_keys(const Json& row) {
   return text;
 }
 
-ConvertedRow convert_row(const Json& row, DataFormat format, const RowRules& rules) {
+ConvertedRow convert_row(Json row, DataFormat format, const RowRules& rules) {
   ConvertedRow result;
   result.format = format;
   try {
@@ -310,6 +310,7 @@ ConvertedRow convert_row(const Json& row, DataFormat format, const RowRules& rul
     result.repairs.clear();
     result.masked.clear();
   }
+  discard_json(row);
   return result;
 }
 

@@ -11,7 +11,7 @@ namespace ds::rows {
 namespace {
 
 // An answer of a pair: a text, one message, or a list that may hold the prompt as well.
-void read_side(const Json& side, const std::string& key, const RowRules& rules, ConvertedRow& row,
+void read_side(Json& side, const std::string& key, const RowRules& rules, ConvertedRow& row,
                Conversation& conversation) {
   if (side.is_array()) return read_turns(side, key, true, rules, row, conversation);
   if (side.is_object()) {
@@ -55,7 +55,7 @@ std::string join_lines(const Json& list, const std::string& field) {
 
 }  // namespace
 
-Conversation read_pair(const Json& row, const RowRules& rules, ConvertedRow& result) {
+Conversation read_pair(Json& row, const RowRules& rules, ConvertedRow& result) {
   Conversation conversation;
   add_system(row, conversation);
   const std::size_t first = conversation.messages.size();
@@ -65,7 +65,7 @@ Conversation read_pair(const Json& row, const RowRules& rules, ConvertedRow& res
     if (side == nullptr) drop("missing_field", key, "missing or null, an answer is needed");
   }
   const std::string key = rules.chosen ? "chosen" : "rejected";
-  const Json& side = *find(row, key);
+  Json& side = *find(row, key);
   std::string prompt_field = "prompt";
   for (const char* name : {"prompt", "conversations", "messages", "question"}) {
     if (find(row, name) != nullptr) {
@@ -73,15 +73,16 @@ Conversation read_pair(const Json& row, const RowRules& rules, ConvertedRow& res
       break;
     }
   }
-  const Json* prompt = find(row, prompt_field);
+  Json* prompt = find(row, prompt_field);
   if (prompt == nullptr && row.contains("instruction")) {
     add_user(read_instruction(row), conversation);
     prompt_field = "instruction";
   } else if (prompt != nullptr && prompt->is_array()) {
+    const bool repeated =
+        side.is_array() && !side.empty() && !prompt->empty() && side[0] == (*prompt)[0];
     read_turns(*prompt, prompt_field, false, rules, result, conversation);
     // A list of the prompt and the answer stands in both places.
-    const std::size_t given = conversation.messages.size() - first;
-    if (side.is_array() && side.size() > given && given > 0 && side[0] == (*prompt)[0]) {
+    if (repeated && side.size() > conversation.messages.size() - first) {
       conversation.messages.resize(first);
       result.masked.clear();
     }

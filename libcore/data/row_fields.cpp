@@ -43,6 +43,14 @@ const Json* find(const Json& object, std::string_view key) {
   return value == nullptr || value->is_null() ? nullptr : value;
 }
 
+Json* find(Json& object, std::string_view key) {
+  if (!object.is_object()) return nullptr;
+  for (auto& [name, value] : object.get_ref<Json::object_t&>()) {
+    if (name == key) return value.is_null() ? nullptr : &value;
+  }
+  return nullptr;
+}
+
 std::string need_text(const Json& object, std::string_view key, std::string_view prefix) {
   const Json* value = member(object, key);
   if (value != nullptr && value->is_string()) return value->get_ref<const std::string&>();

@@ -25,6 +25,7 @@ std::string describe_value(const Json& value);
 const Json* member(const Json& object, std::string_view key);
 // The member, or nullptr when it is absent or null.
 const Json* find(const Json& object, std::string_view key);
+Json* find(Json& object, std::string_view key);
 // A text that must be there (missing_field), and must be one (bad_type).
 std::string need_text(const Json& object, std::string_view key, std::string_view prefix = {});
 // A text that may be absent or null (then empty).
@@ -33,16 +34,16 @@ std::string optional_text(const Json& object, std::string_view key);
 bool is_blank(std::string_view text);
 
 // Reads one turn of messages or sharegpt form ({role, content}, {from, value}) at `field`.
-// `learned` becomes false when the turn is marked as not learned.
-Message read_turn(const Json& turn, const std::string& field, const RowRules& rules,
-                  ConvertedRow& row, bool& learned);
+// `learned` becomes false when the turn is marked as not learned. The content is moved out of it.
+Message read_turn(Json& turn, const std::string& field, const RowRules& rules, ConvertedRow& row,
+                  bool& learned);
 // The assistant's calls: a list of {function: {name, arguments}} or {name, arguments}.
 std::vector<ToolCall> read_calls(const Json& calls, const std::string& field, ConvertedRow& row);
 // Arguments of a call as one JSON text.
 std::string read_arguments(const Json* arguments, const std::string& field, ConvertedRow& row);
 // Turns of a list, appended to `conversation`; masked indices go to row.masked. `learn` false masks
-// them all.
-void read_turns(const Json& turns, const std::string& field, bool learn, const RowRules& rules,
+// them all. Contents are moved out of them.
+void read_turns(Json& turns, const std::string& field, bool learn, const RowRules& rules,
                 ConvertedRow& row, Conversation& conversation);
 // RowRules::rewrite_calls. `field` and `first` as in check_conversation.
 void rewrite_calls(const std::string& field, std::size_t first, ConvertedRow& row,
@@ -56,7 +57,7 @@ void add_exchange(std::string question, const std::string& question_field, std::
 // Instruction and input of an alpaca row.
 std::string read_instruction(const Json& row);
 // Rows of the formats that have a file of their own.
-Conversation read_pair(const Json& row, const RowRules& rules, ConvertedRow& result);
+Conversation read_pair(Json& row, const RowRules& rules, ConvertedRow& result);
 Conversation read_pubmedqa(const Json& row, const RowRules& rules, ConvertedRow& result);
 Conversation read_clinc150(const Json& row, ConvertedRow& result);
 Conversation read_banking77(const Json& row, ConvertedRow& result);

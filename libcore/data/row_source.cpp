@@ -220,7 +220,7 @@ void RowSource::convert(JsonRow& text, SourceRow& result) const {
                     data_format_name(*format_))};
     return;
   }
-  result.row = convert_row(value, *format, options_.rules);
+  result.row = convert_row(std::move(value), *format, options_.rules);
   if (!result.row.content) {
     result.column = 0;
     return;

@@ -175,8 +175,8 @@ std::vector<ToolCall> read_calls(const Json& calls, const std::string& field, Co
   return result;
 }
 
-Message read_turn(const Json& turn, const std::string& field, const RowRules& rules,
-                  ConvertedRow& row, bool& learned) {
+Message read_turn(Json& turn, const std::string& field, const RowRules& rules, ConvertedRow& row,
+                  bool& learned) {
   if (!turn.is_object()) {
     drop("bad_type", field, describe_value(turn) + ", an object with role and content is needed");
   }
@@ -187,7 +187,7 @@ Message read_turn(const Json& turn, const std::string& field, const RowRules& ru
   learned = message.role != Role::kAssistant || read_learned(turn, field);
   const bool assistant = message.role == Role::kAssistant;
   const std::string_view content_key = sharegpt ? "value" : "content";
-  if (sharegpt && *from == "function_call") {
+  if (sharegpt && from->get_ref<const std::string&>() == "function_call") {
     message.tool_calls =
         read_call_text(need_text(turn, content_key, field + "."), field + ".value", row);
     return message;
@@ -223,9 +223,9 @@ Message read_turn(const Json& turn, const std::string& field, const RowRules& ru
     }
     message.prefix = prefix->get<bool>();
   }
-  if (const Json* content = find(turn, content_key)) {
+  if (Json* content = find(turn, content_key)) {
     if (content->is_string()) {
-      message.content = content->get_ref<const std::string&>();
+      message.content = std::move(content->get_ref<std::string&>());
     } else {
       const std::string at = fmt::format("{}.{}", field, content_key);
       message.content = content_text(*content, message.role, at, row);
@@ -242,7 +242,7 @@ Message read_turn(const Json& turn, const std::string& field, const RowRules& ru
   return message;
 }
 
-void read_turns(const Json& turns, const std::string& field, bool learn, const RowRules& rules,
+void read_turns(Json& turns, const std::string& field, bool learn, const RowRules& rules,
                 ConvertedRow& row, Conversation& conversation) {
   if (!turns.is_array()) {
     drop("bad_type", field, describe_value(turns) + ", a list of messages is needed");
@@ -251,6 +251,7 @@ void read_turns(const Json& turns, const std::string& field, bool learn, const R
   if (turns.empty() && !prompt) {
     drop("empty_row", field, "an empty list, at least one answer is needed");
   }
+  conversation.messages.reserve(conversation.messages.size() + turns.size());
   std::string at;
   for (std::size_t i = 0; i < turns.size(); ++i) {
     bool learned = true;

@@ -1,5 +1,10 @@
 #include "libcore/io/json_fast.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#include <bit>
 #include <charconv>
 #include <cstdint>
 #include <cstring>
@@ -210,27 +215,38 @@ class FastParser {
 }  // namespace
 
 std::size_t json_plain_prefix(std::string_view text) {
-  constexpr std::uint64_t kOnes = 0x0101010101010101;
-  constexpr std::uint64_t kTops = 0x8080808080808080;
   const char* begin = text.data();
   const char* at = begin;
   const char* end = begin + text.size();
-  // Eight bytes at a time: a byte below 0x20 borrows from its top bit, and so does one that an
-  // exclusive or makes zero. A borrow can only be seen above the first such byte.
-  for (; end - at >= 8; at += 8) {
-    std::uint64_t bytes = 0;
-    std::memcpy(&bytes, at, 8);
-    const std::uint64_t quote = bytes ^ (kOnes * '"');
-    const std::uint64_t slash = bytes ^ (kOnes * '\\');
-    const std::uint64_t found =
-        ((bytes - kOnes * 0x20) & ~bytes) | ((quote - kOnes) & ~quote) | ((slash - kOnes) & ~slash);
-    if ((found & kTops) != 0) break;
+#ifdef __SSE2__
+  const __m128i quote = _mm_set1_epi8('"');
+  const __m128i slash = _mm_set1_epi8('\\');
+  const __m128i control = _mm_set1_epi8(0x1f);
+  for (; end - at >= 16; at += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+    const __m128i found =
+        _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, slash)),
+                     _mm_cmpeq_epi8(_mm_min_epu8(bytes, control), bytes));
+    const auto mask = static_cast<unsigned>(_mm_movemask_epi8(found));
+    if (mask != 0) return static_cast<std::size_t>(at - begin + std::countr_zero(mask));
   }
+#endif
   for (; at < end; ++at) {
     const auto c = static_cast<unsigned char>(*at);
     if (c < 0x20 || c == '"' || c == '\\') break;
   }
   return static_cast<std::size_t>(at - begin);
+}
+
+void discard_json(nlohmann::ordered_json& value) {
+  if (auto* members = value.get_ptr<Json::object_t*>()) {
+    for (auto& [name, member] : *members) discard_json(member);
+    members->clear();
+  } else if (auto* elements = value.get_ptr<Json::array_t*>()) {
+    for (Json& element : *elements) discard_json(element);
+    elements->clear();
+  }
+  value = nullptr;
 }
 
 bool parse_json_fast(std::string_view text, nlohmann::ordered_json& value) {

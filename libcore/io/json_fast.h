@@ -17,4 +17,8 @@ std::size_t json_plain_prefix(std::string_view text);
 // then asks try_parse_json, which has the words for it.
 bool parse_json_fast(std::string_view text, nlohmann::ordered_json& value);
 
+// Makes `value` null, as its destructor would, without a list of what is still to be destroyed for
+// every object inside. `value` must be no deeper than what parse_json_fast makes.
+void discard_json(nlohmann::ordered_json& value);
+
 }  // namespace ds

@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
                        [&](CLI::App& app) { declare_canary(app, canary); },
                        [&](ds::cli::Run& run) { run_canary(canary, run); }}},
       .bare_words = true,
-      .formats = {"text", "json", "junit", "sarif"}};
+      .formats = {"text", "json", "junit", "sarif"},
+      .heaps = 8};
   return ds::cli::run_main(argc, argv, program);
 }

@@ -2,10 +2,12 @@
 
 #include <condition_variable>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "libcore/base/error.h"
 #include "libcore/base/stop.h"
@@ -17,6 +19,8 @@ namespace {
 // Enough work for a turn of the locks to be nothing beside it.
 constexpr std::size_t kBlockBytes = 256u << 10;
 constexpr std::size_t kBlockRows = 2048;
+// Blocks that are done or under way before the one that is due.
+constexpr std::int64_t kMostDone = 32;
 
 // The text of some rows; `first` are rows that were converted while the format was found.
 struct RawBlock {
@@ -25,6 +29,12 @@ struct RawBlock {
   std::vector<std::size_t> begins;
   std::vector<SourceRow> first;
   std::size_t position = 0;
+};
+
+// A block that was converted, or why it was not.
+struct Done {
+  ConvertedBlock block;
+  std::exception_ptr failure;
 };
 
 class Stream {
@@ -45,42 +55,77 @@ class Stream {
   }
 
  private:
-  // Every thread reads a block, converts it, and waits for its turn to hand it on.
+  // Every thread reads a block, converts it and lays it down as done. Who finds the block that is
+  // due hands it on, and those after it as far as they are there; nobody waits for another's block.
   void work() {
     RawBlock raw;
-    ConvertedBlock block;
     while (true) {
-      std::int64_t turn = -1;
+      std::int64_t turn = 0;
+      Done done;
       try {
         if (!read(raw, turn)) return;
-        convert(raw, block);
-        std::unique_lock lock(order_);
-        ready_.wait(lock, [&] { return failed_ || next_ == turn; });
-        if (failed_) return;
-        take_(block);
-        ++next_;
-        ready_.notify_all();
+        done.block = spare_block();
+        convert(raw, done.block);
       } catch (...) {
-        fail(turn, std::current_exception());
-        return;
+        done.failure = std::current_exception();
       }
+      if (!hand_on(turn, std::move(done))) return;
     }
   }
 
-  // The failure of the earliest block counts; blocks before it are still handed on.
-  void fail(std::int64_t turn, std::exception_ptr failure) {
+  // False when the work is over.
+  bool hand_on(std::int64_t turn, Done done) {
     std::unique_lock lock(order_);
-    ready_.wait(lock, [&] { return failed_ || turn < 0 || next_ >= turn; });
-    if (failed_) return;
-    failed_ = true;
-    failure_ = std::move(failure);
-    ready_.notify_all();
+    room_.wait(lock, [&] { return over_ || turn < next_ + kMostDone; });
+    if (over_) return false;
+    done_.emplace(turn, std::move(done));
+    if (handing_on_) return true;
+    handing_on_ = true;
+    for (auto due = done_.find(next_); due != done_.end() && !over_; due = done_.find(next_)) {
+      Done first = std::move(due->second);
+      done_.erase(due);
+      lock.unlock();
+      try {
+        if (first.failure) std::rethrow_exception(first.failure);
+        take_(first.block);
+      } catch (...) {
+        lock.lock();
+        over_ = true;
+        failure_ = std::current_exception();
+        break;
+      }
+      lock.lock();
+      spare_.push_back(std::move(first.block));
+      ++next_;
+      room_.notify_all();
+    }
+    handing_on_ = false;
+    if (over_) room_.notify_all();
+    return !over_;
   }
 
+  ConvertedBlock spare_block() {
+    const std::scoped_lock lock(order_);
+    if (spare_.empty()) return {};
+    ConvertedBlock block = std::move(spare_.back());
+    spare_.pop_back();
+    return block;
+  }
+
+  // A block that cannot be read has its turn too.
   bool read(RawBlock& raw, std::int64_t& turn) {
     const std::scoped_lock lock(reading_);
     if (ended_) return false;
-    turn = turns_;
+    turn = turns_++;
+    try {
+      return read_block(raw);
+    } catch (...) {
+      ended_ = true;
+      throw;
+    }
+  }
+
+  bool read_block(RawBlock& raw) {
     raw.text.clear();
     raw.rows.clear();
     raw.begins.clear();
@@ -109,9 +154,7 @@ class Stream {
       raw.rows[i].text = std::string_view(raw.text).substr(raw.begins[i], size);
     }
     raw.position = source_.position();
-    if (raw.rows.empty()) return false;
-    ++turns_;
-    return true;
+    return !raw.rows.empty();
   }
 
   void convert(RawBlock& raw, ConvertedBlock& block) const {
@@ -151,9 +194,12 @@ class Stream {
   bool ended_ = false;
   std::int64_t turns_ = 0;
   std::mutex order_;
-  std::condition_variable ready_;
+  std::condition_variable room_;
+  std::map<std::int64_t, Done> done_;
+  std::vector<ConvertedBlock> spare_;
   std::int64_t next_ = 0;
-  bool failed_ = false;
+  bool handing_on_ = false;
+  bool over_ = false;
   std::exception_ptr failure_;
 };
 

@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
                        [&](ds::cli::Run& run) { run_adapter(adapter, run); }},
                       {"data", "rows of training data in another format",
                        [&](CLI::App& app) { declare_data(app, data); },
-                       [&](ds::cli::Run& run) { run_data(data, run); }}}};
+                       [&](ds::cli::Run& run) { run_data(data, run); }}},
+      .heaps = 8};
   return ds::cli::run_main(argc, argv, program);
 }
