@@ -55,22 +55,14 @@ std::optional<std::int64_t> load_integer(GgufValueType type, const std::byte* at
   }
 }
 
-std::size_t integer_size(GgufValueType type) {
+bool is_integer_type(GgufValueType type) {
   switch (type) {
-    case GgufValueType::kU8:
-    case GgufValueType::kI8:
-      return 1;
-    case GgufValueType::kU16:
-    case GgufValueType::kI16:
-      return 2;
-    case GgufValueType::kU32:
-    case GgufValueType::kI32:
-      return 4;
-    case GgufValueType::kU64:
-    case GgufValueType::kI64:
-      return 8;
+    case GgufValueType::kF32:
+    case GgufValueType::kF64:
+    case GgufValueType::kBool:
+      return false;
     default:
-      return 0;
+      return gguf_scalar_bytes(type) != 0;
   }
 }
 
@@ -125,7 +117,29 @@ std::filesystem::path model_in(const std::filesystem::path& folder) {
 
 }  // namespace
 
-bool GgufKey::is_integer() const { return integer_size(type) != 0; }
+std::size_t gguf_scalar_bytes(GgufValueType type) {
+  switch (type) {
+    case GgufValueType::kU8:
+    case GgufValueType::kI8:
+    case GgufValueType::kBool:
+      return 1;
+    case GgufValueType::kU16:
+    case GgufValueType::kI16:
+      return 2;
+    case GgufValueType::kU32:
+    case GgufValueType::kI32:
+    case GgufValueType::kF32:
+      return 4;
+    case GgufValueType::kU64:
+    case GgufValueType::kI64:
+    case GgufValueType::kF64:
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+bool GgufKey::is_integer() const { return is_integer_type(type); }
 bool GgufKey::is_number() const {
   return is_integer() || type == GgufValueType::kF32 || type == GgufValueType::kF64;
 }
@@ -172,8 +186,8 @@ std::vector<std::string_view> GgufKey::texts() const {
 }
 
 std::vector<std::int64_t> GgufKey::integers() const {
-  const std::size_t size = integer_size(element);
-  if (!is_array() || size == 0) wrong_type(*this, "array of integers");
+  const std::size_t size = gguf_scalar_bytes(element);
+  if (!is_array() || !is_integer_type(element)) wrong_type(*this, "array of integers");
   std::vector<std::int64_t> list;
   list.reserve(count);
   for (std::uint64_t i = 0; i < count; ++i) {

@@ -57,6 +57,8 @@ enum class GgufValueType : std::uint32_t {
   kF64 = 12,
 };
 const char* gguf_value_type_name(GgufValueType type);  // "u32", "string", ...
+// Bytes of a scalar; 0 for strings, arrays and unknown types.
+std::size_t gguf_scalar_bytes(GgufValueType type);
 
 // A key and its value. The value stays where it is in the file's bytes (checked when the file was
 // opened); nothing is copied. An array is never nested. Accessors throw Error(kBadInput) naming

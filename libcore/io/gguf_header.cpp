@@ -26,29 +26,6 @@ constexpr std::uint64_t kLargestAlignment = std::uint64_t{1} << 30;
 
 constexpr const char* kCutHint = "the file was cut off: download or copy it again";
 
-// Bytes of a scalar; 0 for strings, arrays and unknown types.
-std::uint64_t scalar_size(GgufValueType type) {
-  switch (type) {
-    case GgufValueType::kU8:
-    case GgufValueType::kI8:
-    case GgufValueType::kBool:
-      return 1;
-    case GgufValueType::kU16:
-    case GgufValueType::kI16:
-      return 2;
-    case GgufValueType::kU32:
-    case GgufValueType::kI32:
-    case GgufValueType::kF32:
-      return 4;
-    case GgufValueType::kU64:
-    case GgufValueType::kI64:
-    case GgufValueType::kF64:
-      return 8;
-    default:
-      return 0;
-  }
-}
-
 class HeaderReader {
  public:
   HeaderReader(std::span<const std::byte> file, const std::string& name)
@@ -162,7 +139,7 @@ class HeaderReader {
     } else if (key.type == GgufValueType::kString) {
       key.bytes = std::as_bytes(std::span(text(UINT64_MAX, "the value of " + what)));
     } else {
-      key.bytes = take(scalar_size(key.type), what);
+      key.bytes = take(gguf_scalar_bytes(key.type), what);
     }
     if (key.element == GgufValueType::kBool) {
       const auto odd = std::find_if(key.bytes.begin(), key.bytes.end(),
@@ -177,7 +154,7 @@ class HeaderReader {
   std::span<const std::byte> items(const GgufKey& key, const std::string& what) {
     const std::uint64_t begin = at_;
     const std::uint64_t smallest =
-        key.element == GgufValueType::kString ? 8 : scalar_size(key.element);
+        key.element == GgufValueType::kString ? 8 : gguf_scalar_bytes(key.element);
     const std::uint64_t left = file_.size() - at_;
     if (key.count > left / smallest) {
       bad(fmt::format("truncated: {} counts {} items of type {}, {} bytes are left", what,

@@ -12,7 +12,11 @@ void run_merge(const MergeSettings& settings, cli::Run& run) {
   const Source source = open_source(settings.model, run);
   const auto adapter = open_adapter_folder(settings.adapter, list_modules(source.config));
   MergeReport report;
-  const MergePlan plan = plan_merge(source, *adapter, settings, report, run);
+  MergePlan plan = plan_merge(source, *adapter, settings, report, run);
+  plan.output.save = [&report] { return report.to_json(); };
+  plan.output.recall = [&report](const nlohmann::json& counts) {
+    report = MergeReport::from_json(counts);
+  };
   run.info(
       fmt::format("{} weights change, {} are replaced, {} have an update that is zero, {} "
                   "other tensors",

@@ -257,6 +257,30 @@ double MergeReport::rounding_lost() const {
   return change.squares > 0.0 ? std::sqrt(change.rounding_squares / change.squares) : 0.0;
 }
 
+nlohmann::json MergeReport::to_json() const {
+  return {{"weights", weights},        {"largest_weight", largest_weight},
+          {"largest", change.largest}, {"largest_rounding", change.largest_rounding},
+          {"squares", change.squares}, {"rounding_squares", change.rounding_squares},
+          {"blocks", blocks},          {"blocks_kept", blocks_kept}};
+}
+
+MergeReport MergeReport::from_json(const nlohmann::json& json) {
+  // What is not finite is null in JSON.
+  const auto number = [&json](const char* key) {
+    const nlohmann::json& value = json.at(key);
+    return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
+  };
+  MergeReport report;
+  report.weights = json.at("weights");
+  report.largest_weight = json.at("largest_weight");
+  report.change = {static_cast<float>(number("largest")),
+                   static_cast<float>(number("largest_rounding")), number("squares"),
+                   number("rounding_squares")};
+  report.blocks = json.at("blocks");
+  report.blocks_kept = json.at("blocks_kept");
+  return report;
+}
+
 std::shared_ptr<const Recipe> merge_recipe(MatrixPtr base, const LowRankUpdate& update, DType dtype,
                                            MergeReport& report) {
   return std::make_shared<MergeRecipe>(std::move(base), update, dtype, report);

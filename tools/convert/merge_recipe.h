@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "tools/convert/adapter_folder.h"
@@ -19,6 +20,8 @@ struct MergeReport {
   std::size_t blocks_kept = 0;  // of them with their codes and scales
   // Share of the change that rounding took: |stored - merged| / |merged - base|, both as norms.
   double rounding_lost() const;
+  nlohmann::json to_json() const;
+  static MergeReport from_json(const nlohmann::json& json);
 };
 
 // The changed weight in `dtype` (F32, BF16, F16), summed in f32 and rounded once. close() refuses

@@ -152,7 +152,8 @@ class Writer {
       folder.note({{"overflowed", tally_.overflowed},
                    {"non_finite", tally_.non_finite},
                    {"max_abs_error", tally_.max_abs_error},
-                   {"notes", tally_.notes}});
+                   {"notes", tally_.notes},
+                   {"counts", plan_.save ? plan_.save() : nlohmann::json()}});
       nlohmann::json event{{"file", file.name},           {"index", index},
                            {"files", plan_.files.size()}, {"bytes", file.bytes},
                            {"tensors", file.tensors},     {"seconds", seconds() - begun}};
@@ -173,6 +174,7 @@ class Writer {
       tally_.non_finite = notes.value("non_finite", std::uint64_t{0});
       tally_.max_abs_error = notes.value("max_abs_error", 0.0);
       tally_.notes = notes.value("notes", std::vector<std::string>());
+      if (plan_.recall) plan_.recall(notes.at("counts"));
     } catch (const nlohmann::json::exception&) {
       // Only figures of the summary are lost.
     }

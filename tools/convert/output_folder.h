@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,10 @@ struct OutputPlan {
   // Whatever decides the bytes besides the files' own headers: source files with size and time,
   // settings. Goes into the digest that --resume compares.
   std::string identity;
+  // What the recipes count beside the tally, kept for --resume: saved behind every file, and given
+  // back to the run that goes on. `recall` may throw nlohmann::json::exception.
+  std::function<nlohmann::json()> save;
+  std::function<void(const nlohmann::json&)> recall;
   // Owners of what the recipes read, beside the source itself.
   std::vector<std::shared_ptr<const void>> keeps;
 };

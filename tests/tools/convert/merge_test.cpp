@@ -1,4 +1,6 @@
 // deepseek-convert merge.
+#include <sys/resource.h>
+
 #include <bit>
 #include <cmath>
 #include <set>
@@ -572,6 +574,38 @@ TEST_CASE("files keep their names, or get the size asked for") {
   convert_json(
       {"merge", f.path("sharded"), f.path("adapter"), f.path("one"), "--max_shard_size", "1GB"});
   CHECK(std::filesystem::exists(f.path("one") + "/model.safetensors"));
+}
+
+TEST_CASE("a merge that went on reports all of its files") {
+  const MergeFixture f;
+  convert_json(
+      {"weights", f.path("model"), f.path("sharded"), "--to", "bf16", "--max_shard_size", "100KB"});
+  const auto settings = lora_settings(kAttention);
+  write_adapter(f.path("adapter"), settings, random_adapter(settings, f.config));
+  const auto whole = convert_json({"merge", f.path("sharded"), f.path("adapter"), f.path("whole")});
+  // The largest file cannot be written, those before it can.
+  std::uintmax_t largest = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(f.path("whole"))) {
+    if (entry.path().extension() == ".safetensors") largest = std::max(largest, entry.file_size());
+  }
+  RunOptions options;
+  options.in_child = [largest] {
+    const rlimit limit{largest - 1, largest - 1};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  };
+  const std::vector<std::string> command{"merge", f.path("sharded"), f.path("adapter"),
+                                         f.path("out")};
+  const Outcome stopped = convert(command, options);
+  REQUIRE(stopped.exit_code == 4);
+  REQUIRE_MESSAGE(stopped.err.find("files are whole in") != std::string::npos, stopped.err);
+  auto resume = command;
+  resume.emplace_back("--resume");
+  const auto rest = convert_json(resume);
+  CHECK(rest.at("bytes_written") < whole.at("bytes_written"));
+  for (const char* key : {"max_change", "max_change_tensor", "rounding_lost", "max_abs_error"}) {
+    INFO(key);
+    CHECK(rest.at(key) == whole.at(key));
+  }
 }
 
 TEST_CASE("a dry run says what would change and writes nothing") {
