@@ -127,6 +127,8 @@ class ElementScan {
   // Inside a string: steps to its closing quote. False when that is not to be found (yet).
   bool pass_string(std::string_view text) {
     for (; at_ < text.size(); ++at_) {
+      if (!escaped_) at_ += json_plain_prefix(text.substr(at_));
+      if (at_ == text.size()) return false;
       const char c = text[at_];
       if (escaped_) {
         escaped_ = false;
