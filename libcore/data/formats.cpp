@@ -10,7 +10,6 @@
 #include "libcore/base/format.h"
 #include "libcore/data/example.h"
 #include "libcore/data/row_fields.h"
-#include "libcore/io/json_fast.h"
 
 namespace ds {
 namespace {
@@ -295,7 +294,7 @@ std::string describe_keys(const Json& row) {
   return text;
 }
 
-ConvertedRow convert_row(Json row, DataFormat format, const RowRules& rules) {
+ConvertedRow take_row(Json& row, DataFormat format, const RowRules& rules) {
   ConvertedRow result;
   result.format = format;
   try {
@@ -310,8 +309,12 @@ ConvertedRow convert_row(Json row, DataFormat format, const RowRules& rules) {
     result.repairs.clear();
     result.masked.clear();
   }
-  discard_json(row);
   return result;
+}
+
+ConvertedRow convert_row(const Json& row, DataFormat format, const RowRules& rules) {
+  Json copy = row;
+  return take_row(copy, format, rules);
 }
 
 }  // namespace ds

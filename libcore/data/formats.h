@@ -103,6 +103,9 @@ struct ConvertedRow {
 // alternate (user or tool results, then assistant; system messages anywhere), unless `rules` say
 // otherwise. Never throws for bad rows. Fields: text.md section 6; in conversations also thinking,
 // enable_thinking, add_generation_prompt, tools and a chat_template_kwargs object of them.
-ConvertedRow convert_row(nlohmann::ordered_json row, DataFormat format, const RowRules& rules = {});
+ConvertedRow convert_row(const nlohmann::ordered_json& row, DataFormat format,
+                         const RowRules& rules = {});
+// The same with texts moved out of `row`.
+ConvertedRow take_row(nlohmann::ordered_json& row, DataFormat format, const RowRules& rules);
 
 }  // namespace ds

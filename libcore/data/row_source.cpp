@@ -173,9 +173,8 @@ bool RowSource::next_text(JsonRow& text) {
   return false;
 }
 
-void RowSource::convert(JsonRow& text, SourceRow& result) const {
+void RowSource::convert(JsonRow& text, SourceRow& result, Json& value) const {
   result = SourceRow();
-  Json value;
   if (!text.good()) {
     // There is nothing to parse.
   } else if (const auto* csv = std::get_if<CsvRowReader>(&reader_->rows)) {
@@ -220,7 +219,7 @@ void RowSource::convert(JsonRow& text, SourceRow& result) const {
                     data_format_name(*format_))};
     return;
   }
-  result.row = convert_row(std::move(value), *format, options_.rules);
+  result.row = take_row(value, *format, options_.rules);
   if (!result.row.content) {
     result.column = 0;
     return;
@@ -240,7 +239,8 @@ bool RowSource::next(SourceRow& result, JsonRow& text) {
     result = SourceRow();
     return false;
   }
-  convert(text, result);
+  Json value;
+  convert(text, result, value);
   if (!format_ && result.row.content) format_ = result.row.format;
   return true;
 }

@@ -54,7 +54,8 @@ class RowSource {
   // The two halves of next(), for several threads: the text of the next row, valid until the row
   // after it is read; and its conversion, once format() is known, by any thread.
   bool next_text(JsonRow& text);
-  void convert(JsonRow& text, SourceRow& row) const;
+  // `value` is a thread's own: its memory is used again from row to row.
+  void convert(JsonRow& text, SourceRow& row, nlohmann::ordered_json& value) const;
 
   // nullopt until a usable row was read, unless it was given.
   std::optional<DataFormat> format() const { return format_; }

@@ -61,7 +61,7 @@ class FastParser {
       case '[':
         return parse_array(value, depth);
       case '"':
-        value = Json(Json::value_t::string);
+        if (!value.is_string()) value = Json(Json::value_t::string);
         return parse_string(value.get_ref<std::string&>());
       case 't':
         value = true;
@@ -79,47 +79,80 @@ class FastParser {
 
   bool parse_object(Json& value, int depth) {
     ++at_;
-    value = Json(Json::value_t::object);
+    if (!value.is_object()) value = Json(Json::value_t::object);
     // Behind the map's own emplace, which looks for the name first and then makes a copy of it.
     Members& members = value.get_ref<Json::object_t&>();
+    std::size_t count = 0;
     skip_space();
-    if (consume('}')) return true;
-    members.reserve(4);
-    do {
-      if (members.size() == kMostMembers) return false;
-      std::string name;
-      skip_space();
-      if (!parse_string(name)) return false;
-      for (const auto& [known, other] : members) {
-        if (known == name) return false;
+    if (!consume('}')) {
+      do {
+        skip_space();
+        if (!next_member(members, count)) return false;
+        skip_space();
+        if (!consume(':')) return false;
+        skip_space();
+        if (!parse_value(members[count].second, depth + 1)) return false;
+        ++count;
+        skip_space();
+      } while (consume(','));
+      if (!consume('}')) return false;
+    }
+    cut(members, count);
+    return true;
+  }
+
+  // Makes member `count` that of the name that comes: what an earlier row left there when the name
+  // is the same. Names before it stay.
+  bool next_member(Members& members, std::size_t count) {
+    if (count < members.size()) {
+      const std::string& known = members[count].first;
+      const std::size_t size = known.size();
+      if (static_cast<std::size_t>(end_ - at_) > size + 1 && *at_ == '"' && at_[size + 1] == '"' &&
+          std::memcmp(at_ + 1, known.data(), size) == 0 && json_plain_prefix(known) == size) {
+        at_ += size + 2;
+        return true;
       }
-      skip_space();
-      if (!consume(':')) return false;
-      skip_space();
-      if (!parse_value(members.emplace_back(std::move(name), nullptr).second, depth + 1)) {
-        return false;
-      }
-      skip_space();
-    } while (consume(','));
-    return consume('}');
+      cut(members, count);
+    }
+    if (count == kMostMembers) return false;
+    std::string name;
+    if (!parse_string(name)) return false;
+    for (const auto& [known, other] : members) {
+      if (known == name) return false;
+    }
+    if (members.empty()) members.reserve(4);
+    members.emplace_back(std::move(name), nullptr);
+    return true;
   }
 
   bool parse_array(Json& value, int depth) {
     ++at_;
-    value = Json(Json::value_t::array);
+    if (!value.is_array()) value = Json(Json::value_t::array);
     auto& elements = value.get_ref<Json::array_t&>();
+    std::size_t count = 0;
     skip_space();
-    if (consume(']')) return true;
-    do {
-      skip_space();
-      if (!parse_value(elements.emplace_back(nullptr), depth + 1)) return false;
-      skip_space();
-    } while (consume(','));
-    return consume(']');
+    if (!consume(']')) {
+      do {
+        skip_space();
+        if (count == elements.size()) elements.emplace_back(nullptr);
+        if (!parse_value(elements[count], depth + 1)) return false;
+        ++count;
+        skip_space();
+      } while (consume(','));
+      if (!consume(']')) return false;
+    }
+    cut(elements, count);
+    return true;
+  }
+
+  template <class List>
+  static void cut(List& list, std::size_t count) {
+    while (list.size() > count) list.pop_back();
   }
 
   bool parse_string(std::string& text) {
     if (!consume('"')) return false;
+    text.clear();
     while (true) {
       const std::size_t plain = json_plain_prefix({at_, static_cast<std::size_t>(end_ - at_)});
       text.append(at_, plain);
@@ -236,17 +269,6 @@ std::size_t json_plain_prefix(std::string_view text) {
     if (c < 0x20 || c == '"' || c == '\\') break;
   }
   return static_cast<std::size_t>(at - begin);
-}
-
-void discard_json(nlohmann::ordered_json& value) {
-  if (auto* members = value.get_ptr<Json::object_t*>()) {
-    for (auto& [name, member] : *members) discard_json(member);
-    members->clear();
-  } else if (auto* elements = value.get_ptr<Json::array_t*>()) {
-    for (Json& element : *elements) discard_json(element);
-    elements->clear();
-  }
-  value = nullptr;
 }
 
 bool parse_json_fast(std::string_view text, nlohmann::ordered_json& value) {

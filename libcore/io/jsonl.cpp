@@ -171,11 +171,11 @@ bool parse_fast(std::string_view text, nlohmann::ordered_json& value) {
 
 template <class Json>
 void parse_row(JsonRow& row, EncodingPolicy policy, Json& value) {
-  value = nullptr;
   std::string repaired;
   const std::string_view text = checked_row_text(row, policy, true, repaired);
-  if (!row.good() || parse_fast(text, value)) return;
+  if (row.good() && parse_fast(text, value)) return;
   value = nullptr;
+  if (!row.good()) return;
   auto problem = try_parse_json(text, true, value);
   if (!problem) return;
   const bool exact = !row.repaired;

@@ -39,6 +39,7 @@ enum class JsonLayout {
 
 // Looks at the bytes of a row (row.text) and parses them into `value` (null for a bad row): sets
 // row.reason and what belongs to it. Check row.good() before using value. Any thread may call it.
+// The memory of what `value` holds is used again.
 void parse_json_row(JsonRow& row, EncodingPolicy policy, nlohmann::json& value);
 // The same with the order of keys kept (tools and their parameters are rendered in it).
 void parse_json_row(JsonRow& row, EncodingPolicy policy, nlohmann::ordered_json& value);

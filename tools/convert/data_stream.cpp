@@ -4,6 +4,7 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -28,6 +29,7 @@ struct RawBlock {
   std::vector<JsonRow> rows;
   std::vector<std::size_t> begins;
   std::vector<SourceRow> first;
+  nlohmann::ordered_json value;  // memory for the row that is converted
   std::size_t position = 0;
 };
 
@@ -168,7 +170,7 @@ class Stream {
       if (i < raw.first.size()) {
         row = std::move(raw.first[i]);
       } else {
-        source_.convert(raw.rows[i], row);
+        source_.convert(raw.rows[i], row, raw.value);
       }
       const bool usable = row.row.content.has_value();
       const bool kept = usable && target_.write(row.row, block.text);

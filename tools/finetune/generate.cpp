@@ -31,7 +31,7 @@ Conversation read_conversation(const std::string& path) {
   const bool open = messages.is_array() && !messages.empty() && messages.back().is_object() &&
                     messages.back().value("role", "") != "assistant";
   if (open) messages.push_back({{"role", "assistant"}, {"content", "-"}});
-  ConvertedRow row = convert_row(std::move(json), DataFormat::kMessages);
+  ConvertedRow row = convert_row(json, DataFormat::kMessages);
   if (!row.content) {
     throw Error(ExitCode::kBadInput, fmt::format("{}: {}", path, row.problem.reason));
   }
