@@ -10,7 +10,9 @@
 namespace ds::kernels {
 
 // Instruction sets the loops are compiled for; the best one the CPU has is chosen at run time.
-enum class Isa : std::uint8_t { kBaseline, kAvx2, kAvx512 };
+// kAvx512Bf16 is kAvx512 whose products of two BF16 matrices run in BF16 instructions (AVX512_BF16,
+// or AMX where the matrix library knows it): exact products, sums in f32, twice the rate of f32.
+enum class Isa : std::uint8_t { kBaseline, kAvx2, kAvx512, kAvx512Bf16 };
 std::string_view isa_name(Isa isa);
 // The best Isa of this CPU (kBaseline when AVX2 + FMA + F16C are missing).
 Isa detect_isa();

@@ -10,9 +10,10 @@ namespace ds::kernels {
 
 // One product: c = alpha * op(a) op(b) + beta * c + low_rank_a op(low_rank_b).
 // Dtypes: a and c F32, BF16 or F64 (F64 only with all operands F64); b F32, BF16, F16, F64 or
-// F8_E4M3 with `b_scale`. Narrow operands are widened to f32 tile by tile, never as a whole matrix;
-// sums are f32 (f64 for F64) and c is rounded once at the end. beta must be 0 or 1; with beta 0, c
-// is not read. Problems with M == 0 are skipped; K == 0 gives beta * c.
+// F8_E4M3 with `b_scale`. Narrow operands are widened to f32 tile by tile, never as a whole matrix,
+// but for BF16 by BF16 where the CPU multiplies those (Isa::kAvx512Bf16); sums are f32 (f64 for
+// F64) and c is rounded once at the end. beta must be 0 or 1; with beta 0, c is not read. Problems
+// with M == 0 are skipped; K == 0 gives beta * c.
 struct GemmProblem {
   ConstView a;        // [M, K]; [K, M] when trans_a
   ConstView b;        // [N, K] when trans_b (the layout of a checkpoint's weight), else [K, N]

@@ -112,6 +112,8 @@ std::size_t CpuContext::scratch_bytes() const {
 
 std::string_view isa_name(Isa isa) {
   switch (isa) {
+    case Isa::kAvx512Bf16:
+      return "AVX-512 BF16";
     case Isa::kAvx512:
       return "AVX-512";
     case Isa::kAvx2:
@@ -142,7 +144,11 @@ Isa detect_isa() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  return avx512 ? Isa::kAvx512 : Isa::kAvx2;
+  if (!avx512) return Isa::kAvx2;
+  // The matrix library must agree: without the instructions it would emulate them.
+  const bool bf16 = __builtin_cpu_supports("avx512bf16") &&
+                    dnnl_get_effective_cpu_isa() >= dnnl_cpu_isa_avx512_core_bf16;
+  return bf16 ? Isa::kAvx512Bf16 : Isa::kAvx512;
 }
 
 std::string matrix_library_description() {

@@ -5,6 +5,7 @@ namespace ds::kernels {
 #define DSK_CPU_OP(op)                            \
   void run(CpuContext& context, const op& args) { \
     switch (context.isa()) {                      \
+      case Isa::kAvx512Bf16:                      \
       case Isa::kAvx512:                          \
         return avx512::run(context, args);        \
       case Isa::kAvx2:                            \

@@ -43,9 +43,14 @@ ConstView rows_of_a(const Slab& slab) {
                                : a.slice_rows(slab.row0, slab.rows);
 }
 
+// Whether the product runs in BF16 instructions.
+bool stays_narrow(const GemmProblem& p, Isa isa) {
+  return isa == Isa::kAvx512Bf16 && is_narrow(p.a) && is_narrow(p.b) && p.c.rows() > kMaxVectorRows;
+}
+
 // Whether the passes make a copy of a: widened, or moved to a better row stride.
-bool copies_a(const GemmProblem& p) {
-  if (is_narrow(p.a)) return true;
+bool copies_a(const GemmProblem& p, Isa isa) {
+  if (is_narrow(p.a)) return !stays_narrow(p, isa);
   return p.a.dtype() == DType::kF32 && p.trans_a && is_bad_stride(p.a.row_stride()) &&
          p.c.rows() > kMaxVectorRows && p.c.cols() >= kMinPanel;
 }
@@ -96,6 +101,7 @@ struct GemmPlan::Impl {
   std::vector<GemmPass> passes;
   std::vector<float*> scratch;
   int threads = 1;
+  Isa isa = Isa::kBaseline;
 
   std::int64_t collect(const Gemm& op);
   std::int64_t add_widen(const ConstView& src, std::int64_t pass_begin, std::int64_t& used);
@@ -128,7 +134,7 @@ std::int64_t GemmPlan::Impl::collect(const Gemm& op) {
     if (all_rows == 0 || cols == 0) continue;
     const std::int64_t depth = p.trans_a ? p.a.rows() : p.a.cols();
     std::int64_t row_floats = 0;
-    if (copies_a(p)) row_floats += depth;
+    if (copies_a(p, isa)) row_floats += depth;
     if (is_narrow(p.low_rank_a)) row_floats += p.low_rank_a.cols();
     const std::int64_t most_rows =
         row_floats == 0 ? all_rows : std::max(kMinPanel, kWidenedFloats / row_floats);
@@ -140,7 +146,7 @@ std::int64_t GemmPlan::Impl::collect(const Gemm& op) {
         used = 0;
       }
       slab.pass = pass;
-      if (copies_a(p) && depth > 0) {
+      if (copies_a(p, isa) && depth > 0) {
         slab.a_at = add_widen(rows_of_a(slab), pass_begin, used);
       }
       if (is_narrow(p.low_rank_a)) {
@@ -167,10 +173,11 @@ void GemmPlan::Impl::add_tile(const Slab& slab, std::int64_t row, std::int64_t r
     // A transposed product of F32 reads b once on either path, along its rows on the other.
     const bool is_gradient = p.trans_a && !p.trans_b && p.b.dtype() == DType::kF32;
     tile.vector = p.c.rows() <= kMaxVectorRows && !is_gradient;
+    tile.narrow = stays_narrow(p, isa);
     if (slab.a_at >= 0) {
       const GemmWiden& entry = widen[count(slab.a_at)];
       tile.a = {entry.dst, entry.stride};
-    } else if (slab.depth > 0) {
+    } else if (slab.depth > 0 && !tile.narrow) {
       tile.a = {rows_of_a(slab).as<float>(), p.a.row_stride()};
     }
     if (tile.a.data != nullptr) tile.a.data += p.trans_a ? row : row * tile.a.stride;
@@ -244,6 +251,7 @@ void GemmPlan::Impl::cut(std::int64_t begin, std::int64_t end) {
 GemmPlan::GemmPlan(CpuContext& context, const Gemm& op) : impl_(std::make_unique<Impl>()) {
   Impl& plan = *impl_;
   plan.threads = context.threads();
+  plan.isa = context.isa();
   const std::int64_t shared = plan.collect(op);
   if (shared > 0) {
     auto* base =
@@ -322,7 +330,7 @@ GemmBlock gemm_block(const GemmTile& tile) {
     block.c_floats = count(round_up(tile.rows * block.cols, 16));
     return block;
   }
-  if (p.b.dtype() != DType::kF32 && depth > 0) {
+  if (p.b.dtype() != DType::kF32 && !tile.narrow && depth > 0) {
     const std::int64_t fitting = kPanelFloats / depth / kColumnStep * kColumnStep;
     block.cols = std::min(tile.cols, std::max(fitting, kMinPanel));
     block.b_floats = count(round_up(block.cols * depth, 16));

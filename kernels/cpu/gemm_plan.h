@@ -24,6 +24,7 @@ struct GemmTile {
   Operand a;
   Operand low_rank_a;
   bool vector = false;  // few rows: read b once in its own dtype instead of widening panels
+  bool narrow = false;  // BF16 by BF16: `a` is nothing, both are read where they are
 };
 
 // A BF16 or F32 matrix to copy as F32 before the tiles begin; rows of dst are `stride` apart.

@@ -21,11 +21,12 @@ TEST_CASE("context: threads and instruction set") {
   CpuContext low(3, Isa::kBaseline);
   CHECK(low.threads() == 3);
   CHECK(low.isa() == Isa::kBaseline);
-  const CpuContext high(1, Isa::kAvx512);
+  const CpuContext high(1, Isa::kAvx512Bf16);
   CHECK(high.isa() == kernels::detect_isa());
   CHECK(kernels::isa_name(Isa::kBaseline) == "baseline");
   CHECK(kernels::isa_name(Isa::kAvx2) == "AVX2");
   CHECK(kernels::isa_name(Isa::kAvx512) == "AVX-512");
+  CHECK(kernels::isa_name(Isa::kAvx512Bf16) == "AVX-512 BF16");
 }
 
 TEST_CASE("context: scratch is aligned, private, and grows to the largest request") {

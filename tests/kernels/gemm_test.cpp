@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/kernels/harness.h"
 #include "tests/support/buffers.h"
 #include "tests/support/compare.h"
 
@@ -136,13 +137,6 @@ class Case {
   std::vector<double> want_;
 };
 
-std::vector<Isa> available() {
-  std::vector<Isa> all = {Isa::kBaseline};
-  if (kernels::detect_isa() >= Isa::kAvx2) all.push_back(Isa::kAvx2);
-  if (kernels::detect_isa() >= Isa::kAvx512) all.push_back(Isa::kAvx512);
-  return all;
-}
-
 void expect_right(CpuContext& context, const Spec& spec, std::uint64_t seed = 1) {
   Case one(spec, seed);
   const Gemm op{std::span(&one.problem(), 1)};
@@ -170,7 +164,7 @@ std::vector<Types> all_types() {
 }
 
 TEST_CASE("gemm: every dtype, transposition, odd sizes, strides, alpha, beta, low rank") {
-  for (const Isa isa : available()) {
+  for (const Isa isa : available_isas()) {
     for (const int threads : {1, 2, 3}) {
       CpuContext context(threads, isa);
       for (const Types& t : all_types()) {
@@ -200,7 +194,7 @@ TEST_CASE("gemm: every dtype, transposition, odd sizes, strides, alpha, beta, lo
 }
 
 TEST_CASE("gemm: one to five rows, every dtype") {
-  for (const Isa isa : available()) {
+  for (const Isa isa : available_isas()) {
     for (const int threads : {1, 2}) {
       CpuContext context(threads, isa);
       for (const Types& t : all_types()) {
@@ -248,7 +242,7 @@ TEST_CASE("gemm: one column, one row, one step") {
 }
 
 TEST_CASE("gemm: weight gradients of adapters") {
-  for (const Isa isa : available()) {
+  for (const Isa isa : available_isas()) {
     for (const int threads : {1, 2, 3}) {
       CpuContext context(threads, isa);
       for (const std::int64_t rank : {1, 2, 3, 4, 5, 8, 12, 13}) {
@@ -273,7 +267,7 @@ TEST_CASE("gemm: weight gradients of adapters") {
 }
 
 TEST_CASE("gemm: FP8 blocks, ragged edges, rows of a larger weight") {
-  for (const Isa isa : available()) {
+  for (const Isa isa : available_isas()) {
     CpuContext context(2, isa);
     for (const DType scale : {kF32, kBF16, DType::kF8E8M0}) {
       for (const DType a : {kF32, kBF16}) {
@@ -304,7 +298,7 @@ TEST_CASE("gemm: every FP8 code keeps its value") {
   for (std::size_t i = 0; i < 256; ++i) codes[i].bits = static_cast<std::uint8_t>(i);
   const std::vector<float> scale = {0.75f, 3.0f};
   const std::vector<float> ones(8, 1.0f);
-  for (const Isa isa : available()) {
+  for (const Isa isa : available_isas()) {
     CpuContext context(1, isa);
     for (const std::int64_t m : {1, 8}) {
       std::vector<float> c(static_cast<std::size_t>(m) * 256);

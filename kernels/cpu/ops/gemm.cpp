@@ -10,6 +10,14 @@
 #include "kernels/cpu/ops/simd.h"
 #include "kernels/cpu/ops/widen.h"
 
+// Exported by the library, whose own benchmarks call it; in none of its headers. Row-major, as
+// dnnl_sgemm.
+extern "C" dnnl_status_t dnnl_gemm_bf16bf16f32(char trans_a, char trans_b, dnnl_dim_t m,
+                                               dnnl_dim_t n, dnnl_dim_t k, float alpha,
+                                               const std::uint16_t* a, dnnl_dim_t lda,
+                                               const std::uint16_t* b, dnnl_dim_t ldb, float beta,
+                                               float* c, dnnl_dim_t ldc);
+
 namespace ds::kernels::DSK_ISA {
 namespace {
 
@@ -21,7 +29,7 @@ using cpu::GemmWiden;
 std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 // The one place that chooses the inner product of F32 blocks: c = alpha op(a) op(b) + beta c.
-// Returns whether it worked. Faster products of narrow operands (AVX512_BF16, AMX) belong here.
+// Returns whether it worked.
 bool multiply(bool trans_a, bool trans_b, std::int64_t m, std::int64_t n, std::int64_t k,
               float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
               float beta, float* c, std::int64_t ldc) {
@@ -30,6 +38,20 @@ bool multiply(bool trans_a, bool trans_b, std::int64_t m, std::int64_t n, std::i
   }
   return dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta,
                     c, ldc) == dnnl_success;
+}
+
+// The same for the rows of the problem from `row` on and its columns from `col` on, both operands
+// in BF16 where they are.
+bool multiply_bf16(const GemmProblem& p, std::int64_t row, std::int64_t m, std::int64_t col,
+                   std::int64_t n, std::int64_t k, float* c, std::int64_t ldc) {
+  const std::int64_t lda = p.a.row_stride(), ldb = p.b.row_stride();
+  const bf16* a = p.a.as<bf16>() + (p.trans_a ? row : row * lda);
+  const bf16* b = p.b.as<bf16>() + (p.trans_b ? col * ldb : col);
+  return dnnl_gemm_bf16bf16f32(p.trans_a ? 'T' : 'N', p.trans_b ? 'T' : 'N', m, n, k,
+                               static_cast<float>(p.alpha),
+                               reinterpret_cast<const std::uint16_t*>(a), lda,
+                               reinterpret_cast<const std::uint16_t*>(b), ldb,
+                               static_cast<float>(p.beta), c, ldc) == dnnl_success;
 }
 
 template <class T>
@@ -150,7 +172,7 @@ bool run_matrix(const GemmTile& tile, std::int64_t k, float* scratch) {
     const std::int64_t n = smaller(block.cols, tile.col0 + tile.cols - n0);
     const float* b = panel;
     std::int64_t ldb = p.trans_b ? k : n;
-    if (k > 0) {
+    if (k > 0 && !tile.narrow) {
       if (p.b.dtype() == DType::kF32) {
         ldb = p.b.row_stride();
         b = p.b.as<float>() + (p.trans_b ? n0 * ldb : n0);
@@ -162,7 +184,9 @@ bool run_matrix(const GemmTile& tile, std::int64_t k, float* scratch) {
       const std::int64_t m = smaller(block.rows, tile.rows - m0);
       const std::int64_t row = tile.row0 + m0;
       const OutputBlock out = open_output(p, row, m, n0, n, c_scratch);
-      if (k > 0) {
+      if (k > 0 && tile.narrow) {
+        good &= multiply_bf16(p, row, m, n0, n, k, out.data, out.stride);
+      } else if (k > 0) {
         good &= multiply(p.trans_a, p.trans_b, m, n, k, static_cast<float>(p.alpha),
                          tile.a.data + (p.trans_a ? m0 : m0 * tile.a.stride), tile.a.stride, b, ldb,
                          static_cast<float>(p.beta), out.data, out.stride);
