@@ -12,6 +12,7 @@ constexpr const char* kFiles = "tokenizer.json and tokenizer_config.json of Deep
 constexpr const char* kTokenizers = "huggingface/tokenizers, file format";
 constexpr const char* kTransformers = "transformers, tokenization_utils_base.py";
 constexpr const char* kCard = "DeepSeek-V3.1 model card and chat template";
+constexpr const char* kJinja = "transformers, utils/chat_template_utils.py; jinja2 3.1";
 constexpr const char* kOriginal = "take the file of the original model";
 
 constexpr Rule kRules[] = {
@@ -141,6 +142,26 @@ constexpr Rule kRules[] = {
      "The tokenizer has </think>, but the template never writes it.",
      "V3.1 expects </think> before every answer: V3's template omits it",
      "take the template of V3.1 (or R1)", "hiyouga/LLaMA-Factory template deepseek3"},
+    {"DS180", "template-writes-otherwise", kTemplate, kWarning,
+     "Rendered on probe conversations, the chat template writes another text than the published "
+     "one.",
+     "the model sees prompts that it was not trained on",
+     "take the template of the original model, or train and serve with this one alone", kCard},
+    {"DS181", "template-syntax", kTemplate, kError, "The chat template is no Jinja.",
+     "rendering fails", kOriginal, kJinja},
+    {"DS182", "template-fails", kTemplate, kWarning,
+     "The chat template fails on a conversation that the published one renders.",
+     "requests of that kind are refused", "take the template of the original model", kJinja},
+    {"DS183", "template-not-judged", kTemplate, kWarning,
+     "The chat template uses something that the built-in interpreter does not know, or takes too "
+     "long.",
+     "whether it writes what the model was trained on is not known",
+     "compare what it writes with the template of the original model", kJinja},
+    {"DS184", "template-other-release", kTemplate, kNote,
+     "The chat template of a V2 or R1 model writes another text than the form known here.",
+     "releases of these models differ in their templates, deepseek-finetune renders one of them",
+     "look at the difference, and train on text that this template has rendered if it matters",
+     "chat templates of DeepSeek-V2.5, R1 and R1-0528"},
 };
 
 }  // namespace

@@ -13,7 +13,7 @@
 #include "libcore/base/json.h"
 #include "libcore/check/checks.h"
 #include "libcore/check/near_miss.h"
-#include "libcore/text/chat_template.h"
+#include "libcore/check/template_check.h"
 
 namespace ds::check {
 namespace {
@@ -110,7 +110,7 @@ class TokenizerCheck {
     ids(*tokenizer);
     spelling(*tokenizer);
     v3(*tokenizer);
-    chat_template(*tokenizer);
+    check_chat_templates(folder_, *tokenizer, object("tokenizer_config.json"), model_, findings_);
   }
 
  private:
@@ -323,65 +323,6 @@ class TokenizerCheck {
                       dump(got), dump(known.ids)),
           dump(got), dump(known.ids));
       break;
-    }
-  }
-
-  void chat_template(const Tokenizer& tokenizer) {
-    const bool own_file = there(folder_ / "chat_template.jinja");
-    const char* file = own_file ? "chat_template.jinja" : "tokenizer_config.json";
-    const char* key = own_file ? "" : "chat_template";
-    const std::string& text = tokenizer.chat_template();
-    if (text.empty()) {
-      add("template-missing", "tokenizer_config.json", "chat_template",
-          "there is no chat template");
-      return;
-    }
-    if (own_file) {
-      const std::string other = token_text(object("tokenizer_config.json"), "chat_template");
-      if (!other.empty() && other != text) {
-        add("two-templates", file, "", "tokenizer_config.json has another chat_template");
-      }
-    }
-    const DetectedTemplate detected = examine_chat_template(text);
-    for (const std::string& note : detected.notes) {
-      const char* rule = has(note, "without its end") ? "template-delimiters"
-                         : has(note, "none of DeepSeek's") || has(note, "not supported")
-                             ? "template-foreign"
-                             : "template-changed";
-      add(rule, file, key, note);
-    }
-    for (const NearMiss& miss : near_misses(text, 3)) {
-      add("template-near-miss", file, key,
-          fmt::format("the chat template has {} at byte {}, the control token is {}",
-                      quote_text(miss.found), miss.offset, quote_text(miss.meant)),
-          miss.found, miss.meant);
-    }
-    for (const std::string& token : wide_tokens(text)) {
-      if (tokenizer.id_of(token) >= 0) continue;
-      add("template-token-missing", file, key,
-          fmt::format("the chat template writes {}, which is no token of tokenizer.json",
-                      quote_text(token)),
-          token);
-    }
-    if (!detected.kind) return;
-    const bool writes_think =
-        has(text, "</think>'") || has(text, "</think>\"") || *detected.kind == ChatTemplate::kV31;
-    if (writes_think && (tokenizer.id_of("<think>") < 0 || tokenizer.id_of("</think>") < 0)) {
-      add("think-tokens", "tokenizer.json", "<think>",
-          fmt::format("the chat template is that of {}, but <think> or </think> is no token",
-                      chat_template_name(*detected.kind)));
-    }
-    if (*detected.kind == ChatTemplate::kV3 && tokenizer.id_of("</think>") >= 0) {
-      add("template-without-think", file, key,
-          "the tokenizer has </think>, but the chat template is that of V3 and never writes it");
-    }
-    if (model_ == nullptr) return;
-    const bool v2_template = *detected.kind == ChatTemplate::kV2;
-    if (v2_template != (model_->model_class == ModelClass::kV2)) {
-      add("template-of-other-model", file, key,
-          fmt::format("the chat template is that of {}, the model is {}",
-                      chat_template_name(*detected.kind), model_->architecture),
-          std::string(chat_template_name(*detected.kind)));
     }
   }
 

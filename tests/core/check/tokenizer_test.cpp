@@ -42,6 +42,13 @@ struct Files {
     FAIL(text);
     return tokenizer;
   }
+  // Another text at the first place in the chat template.
+  void replace(const std::string& from, const std::string& to) {
+    auto text = settings["chat_template"].get<std::string>();
+    const std::size_t at = text.find(from);
+    REQUIRE_MESSAGE(at != std::string::npos, from);
+    settings["chat_template"] = text.replace(at, from.size(), to);
+  }
   // Another text for an added token, in the vocabulary too where it stands there.
   void respell(const std::string& from, const std::string& to) {
     added(from)["content"] = to;
@@ -241,8 +248,25 @@ const std::vector<Case>& cases() {
        "chat_template",
        [](Files& f) {
          f.settings["chat_template"] =
-             f.settings["chat_template"].get<std::string>() + "<｜User｜>";
+             f.settings["chat_template"].get<std::string>() + "{# mine #}";
        },
+       {}},
+      {"template-writes-otherwise",
+       "chat_template",
+       [](Files& f) { f.replace("'<｜Assistant｜></think>'", "'<｜Assistant｜>'"); },
+       {}},
+      {"template-syntax", "chat_template", [](Files& f) { f.replace("{%- endfor -%}", ""); }, {}},
+      {"template-fails",
+       "chat_template",
+       [](Files& f) { f.replace("{{ bos_token }}", "{{ bos_token + tools.x.y }}"); },
+       {}},
+      {"template-not-judged",
+       "chat_template",
+       [](Files& f) { f.replace("{{ bos_token }}", "{{ bos_token }}{% include 'x' %}"); },
+       {}},
+      {"template-other-release",
+       "chat_template",
+       [](Files& f) { f.settings["chat_template"] = v2_template(); },
        {}},
       {"two-templates", "chat_template.jinja", [](Files& f) { f.jinja = v2_template(); }, {}},
       {"template-token-missing",
@@ -309,6 +333,107 @@ TEST_CASE("each rule on tokenizers and templates finds its spoilt files") {
     if (spoilt.files) spoilt.files(files);
     expect(run(files, spoilt.folder), spoilt.rule, spoilt.place);
   }
+}
+
+TEST_CASE("chat templates are judged by what they write") {
+  const Finding* found = nullptr;
+  std::vector<Finding> findings;
+  const auto check = [&](const std::function<void(Files&)>& spoil, const char* rule) {
+    Files files = nano();
+    spoil(files);
+    findings = run(files);
+    found = find(findings, rule);
+  };
+  // Another text that writes the same: a note that says so, and nothing else about templates.
+  const auto rewritten = [](Files& f) {
+    auto text = f.settings["chat_template"].get<std::string>();
+    for (std::size_t at = text.find("message['"); at != std::string::npos;
+         at = text.find("message['", at)) {
+      text.replace(at, 9, "m['");
+    }
+    for (std::size_t at = text.find("for message in"); at != std::string::npos;
+         at = text.find("for message in", at)) {
+      text.replace(at, 14, "for m in");
+    }
+    f.settings["chat_template"] = "{#- rewritten -#}\n" + text;
+  };
+  check(rewritten, "template-changed");
+  REQUIRE_MESSAGE(found != nullptr, describe(findings));
+  CHECK(found->message.find("the same text in all 24 probes") != std::string::npos);
+  for (const Finding& finding : findings) {
+    CHECK_MESSAGE((finding.rule->group != RuleGroup::kTemplate || &finding == found),
+                  finding.message);
+  }
+  // The probe, the first byte that differs, and both texts.
+  check([](Files& f) { f.replace("'<｜tool▁calls▁end｜>", "'"); }, "template-writes-otherwise");
+  REQUIRE_MESSAGE(found != nullptr, describe(findings));
+  CHECK(find(findings, "template-changed") == nullptr);
+  CHECK(found->message.find("the probe \"one tool call\" at byte") != std::string::npos);
+  CHECK(found->expected.find("<｜tool▁calls▁end｜>") != std::string::npos);
+  CHECK(found->found.find("<｜tool▁calls▁end｜>") == std::string::npos);
+  // Only one kind of conversation is hit.
+  check([](Files& f) { f.replace("'\n\n' + m", "' ' + m"); }, "template-writes-otherwise");
+  REQUIRE_MESSAGE(found != nullptr, describe(findings));
+  CHECK(found->message.find("system texts in two places") != std::string::npos);
+  CHECK(found->message.find("the other probes agree") != std::string::npos);
+  // Tools may be ignored or written as on the model card; any other way is told.
+  const auto lists_tools = [](const std::string& what) {
+    return [what](Files& f) {
+      f.replace("{{ ns.system_prompt }}",
+                "{{ ns.system_prompt }}{% if tools is defined %}{{ " + what + " }}{% endif %}");
+    };
+  };
+  check(lists_tools("tools | tojson"), "template-writes-otherwise");
+  REQUIRE_MESSAGE(found != nullptr, describe(findings));
+  CHECK(found->message.find("tools given to the template") != std::string::npos);
+  // Where it raises, and why; what is not known, and where.
+  check([](Files& f) { f.replace("{{ bos_token }}", "\n{{ raise_exception('no') }}"); },
+        "template-fails");
+  REQUIRE_MESSAGE(found != nullptr, describe(findings));
+  CHECK(found->message.find("in line 4: \"no\"") != std::string::npos);
+  check([](Files& f) { f.replace("{{ bos_token }}", "\n\n{{ bos_token | urlize }}"); },
+        "template-not-judged");
+  REQUIRE_MESSAGE(found != nullptr, describe(findings));
+  CHECK(found->message.find("cannot judge this chat template: line 5 uses the filter 'urlize'") !=
+        std::string::npos);
+  check(
+      [](Files& f) {
+        f.replace("{{ bos_token }}",
+                  "{{ bos_token }}{% for i in range(99999) %}{% for j in range(99999) %}"
+                  "{% endfor %}{% endfor %}");
+      },
+      "template-not-judged");
+  REQUIRE_MESSAGE(found != nullptr, describe(findings));
+  CHECK(found->message.find("needs more than") != std::string::npos);
+  // A template that is told by its delimiters is not told again.
+  check([](Files& f) { f.replace("{{ bos_token }}", "{{ bos_token }}{% set x = 1}"); },
+        "template-delimiters");
+  CHECK(found != nullptr);
+  CHECK(find(findings, "template-syntax") == nullptr);
+}
+
+TEST_CASE("every template of a list is judged, and one beside a file") {
+  Files files = nano();
+  const auto good = files.settings["chat_template"].get<std::string>();
+  Files bad = nano();
+  bad.replace("'<｜Assistant｜></think>'", "'<｜Assistant｜>'");
+  const auto spoilt = bad.settings["chat_template"].get<std::string>();
+  files.settings["chat_template"] = {{{"name", "default"}, {"template", good}},
+                                     {{"name", "tool_use"}, {"template", spoilt}},
+                                     {{"name", "copy"}, {"template", good}}};
+  const auto listed = run(files);
+  const Finding* found = find(listed, "template-writes-otherwise");
+  REQUIRE_MESSAGE(found != nullptr, describe(listed));
+  CHECK(found->key == "chat_template[tool_use]");
+  CHECK(find(listed, "template-changed") == nullptr);
+
+  files.settings["chat_template"] = spoilt;
+  files.jinja = good;
+  const auto beside = run(files);
+  found = find(beside, "template-writes-otherwise");
+  REQUIRE_MESSAGE(found != nullptr, describe(beside));
+  CHECK(found->key == "chat_template");
+  CHECK(find(beside, "two-templates") != nullptr);
 }
 
 TEST_CASE("a vocabulary of V3's size: control tokens at their ids, known texts, V4") {

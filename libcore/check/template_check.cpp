@@ -1,0 +1,219 @@
+#include "libcore/check/template_check.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "libcore/base/format.h"
+#include "libcore/base/utf8.h"
+#include "libcore/check/near_miss.h"
+#include "libcore/check/template_probes.h"
+#include "libcore/text/chat_template.h"
+
+namespace ds::check {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// Of a list of templates; each may take a while.
+constexpr std::size_t kJudgedTemplates = 16;
+
+bool has(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
+
+class TemplateCheck {
+ public:
+  TemplateCheck(const fs::path& folder, const Tokenizer& tokenizer, const json& settings,
+                const ModelConfig* model, Findings& findings)
+      : folder_(folder),
+        tokenizer_(tokenizer),
+        settings_(settings.is_object() ? settings.value("chat_template", json()) : json()),
+        model_(model),
+        findings_(findings) {
+    std::error_code ignored;
+    own_file_ = fs::exists(folder / "chat_template.jinja", ignored);
+  }
+
+  void run() {
+    const std::string& text = tokenizer_.chat_template();
+    const Place place = own_file_ ? Place{"chat_template.jinja", ""} : setting();
+    if (text.empty()) {
+      add("template-missing", setting(), "there is no chat template");
+      return;
+    }
+    if (own_file_ && settings_.is_string() && !settings_.get_ref<const std::string&>().empty() &&
+        settings_ != text) {
+      add("two-templates", place, "tokenizer_config.json has another chat_template");
+    }
+    const DetectedTemplate detected = examine_chat_template(text);
+    marks(place, text);
+    meaning(place, text, detected, detected.kind);
+    if (detected.kind) kind(place, text, *detected.kind);
+    others(text, detected.kind);
+  }
+
+ private:
+  struct Place {
+    std::string file;
+    std::string key;
+  };
+  static Place setting() { return {"tokenizer_config.json", "chat_template"}; }
+
+  void add(const char* rule, const Place& place, const std::string& what,
+           const std::string& found = "", const std::string& expected = "") {
+    const std::string file = (folder_ / place.file).string();
+    findings_.add(rule, {.file = file,
+                         .key = place.key,
+                         .message = fmt::format("{}: {}", file, what),
+                         .found = found,
+                         .expected = expected});
+  }
+
+  void marks(const Place& place, const std::string& text) {
+    for (const NearMiss& miss : near_misses(text, 3)) {
+      add("template-near-miss", place,
+          fmt::format("the chat template has {} at byte {}, the control token is {}",
+                      quote_text(miss.found), miss.offset, quote_text(miss.meant)),
+          miss.found, miss.meant);
+    }
+    for (const std::string& token : wide_tokens(text)) {
+      if (tokenizer_.id_of(token) >= 0) continue;
+      add("template-token-missing", place,
+          fmt::format("the chat template writes {}, which is no token of tokenizer.json",
+                      quote_text(token)),
+          token);
+    }
+  }
+
+  // What is known of the text, and what it writes; compared as `kind`, when there is one.
+  void meaning(const Place& place, const std::string& text, const DetectedTemplate& detected,
+               std::optional<ChatTemplate> kind) {
+    bool broken = false;
+    for (const std::string& note : detected.notes) broken = broken || has(note, "without its end");
+    TemplateVerdict verdict;
+    // Without a kind only the grammar is judged.
+    if (!broken) verdict = judge_chat_template(text, kind.value_or(ChatTemplate::kV31));
+    using Kind = TemplateVerdict::Kind;
+    const bool writes = kind && !broken;
+    for (const std::string& note : detected.notes) {
+      const bool foreign = has(note, "none of DeepSeek's") || has(note, "not supported");
+      const bool alike = has(note, "though much like it");
+      // What it writes otherwise says more.
+      if (alike && writes && verdict.kind != Kind::kSame && verdict.kind != Kind::kUnknown)
+        continue;
+      add(has(note, "without its end") ? "template-delimiters"
+          : foreign                    ? "template-foreign"
+                                       : "template-changed",
+          place,
+          alike && writes && verdict.kind == Kind::kSame
+              ? fmt::format("{}: it writes the same text in all {} probes", note, verdict.probes)
+              : note);
+    }
+    if (!broken) say(place, verdict, kind);
+  }
+
+  void say(const Place& place, const TemplateVerdict& verdict, std::optional<ChatTemplate> kind) {
+    using Kind = TemplateVerdict::Kind;
+    if (verdict.kind == Kind::kSyntax) {
+      add("template-syntax", place,
+          fmt::format("line {} of the chat template is no Jinja: {}", verdict.line, verdict.what));
+    }
+    if (!kind) return;
+    const std::string_view name = chat_template_name(*kind);
+    if (verdict.kind == Kind::kUnknown) {
+      add("template-not-judged", place,
+          fmt::format("cannot judge this chat template: line {} {}", verdict.line, verdict.what),
+          verdict.what);
+    } else if (verdict.kind == Kind::kFails) {
+      add("template-fails", place,
+          fmt::format("the chat template fails on the probe \"{}\" in line {}: {}{}", verdict.probe,
+                      verdict.line, quote_text(verdict.what), more(verdict)),
+          verdict.what);
+    } else if (verdict.kind == Kind::kDiffers) {
+      // Releases of V2 and R1 have templates that write different texts.
+      const bool one_form = (*kind == ChatTemplate::kV3 || *kind == ChatTemplate::kV31) &&
+                            (model_ == nullptr || model_->model_class != ModelClass::kV2);
+      add(one_form ? "template-writes-otherwise" : "template-other-release", place,
+          fmt::format("the chat template differs from the {} form in the probe \"{}\" at byte {}: "
+                      "it writes {}, the form has {}{}",
+                      name, verdict.probe, verdict.offset, quote_text(verdict.found),
+                      quote_text(verdict.expected), more(verdict)),
+          verdict.found, verdict.expected);
+    }
+  }
+
+  static std::string more(const TemplateVerdict& verdict) {
+    return verdict.others == 0
+               ? std::string(" (the other probes agree)")
+               : fmt::format(" (and {} more of {} probes are not as they should be)",
+                             verdict.others, verdict.probes);
+  }
+
+  void kind(const Place& place, const std::string& text, ChatTemplate kind) {
+    const bool writes_think =
+        has(text, "</think>'") || has(text, "</think>\"") || kind == ChatTemplate::kV31;
+    if (writes_think && (tokenizer_.id_of("<think>") < 0 || tokenizer_.id_of("</think>") < 0)) {
+      add("think-tokens", {"tokenizer.json", "<think>"},
+          fmt::format("the chat template is that of {}, but <think> or </think> is no token",
+                      chat_template_name(kind)));
+    }
+    if (kind == ChatTemplate::kV3 && tokenizer_.id_of("</think>") >= 0) {
+      add("template-without-think", place,
+          "the tokenizer has </think>, but the chat template is that of V3 and never writes it");
+    }
+    if (model_ == nullptr) return;
+    if ((kind == ChatTemplate::kV2) != (model_->model_class == ModelClass::kV2)) {
+      add("template-of-other-model", place,
+          fmt::format("the chat template is that of {}, the model is {}", chat_template_name(kind),
+                      model_->architecture),
+          std::string(chat_template_name(kind)));
+    }
+  }
+
+  // Templates beside the one in use, of its kind where they show none.
+  void others(const std::string& used, std::optional<ChatTemplate> kind) {
+    std::size_t judged = 0;
+    const auto judge = [&](const Place& place, const std::string& text) {
+      if (text.empty() || text == used || utf8_error(text) != kUtf8Valid) return;
+      if (++judged > kJudgedTemplates) return;
+      const DetectedTemplate detected = examine_chat_template(text);
+      const auto as = detected.kind ? detected.kind : kind;
+      if (as) say(place, judge_chat_template(text, *as), as);
+    };
+    if (settings_.is_string()) judge(setting(), settings_.get<std::string>());
+    if (!settings_.is_array()) return;
+    for (const json& entry : settings_) {
+      if (!entry.is_object() || !entry.value("name", json()).is_string() ||
+          !entry.value("template", json()).is_string()) {
+        continue;
+      }
+      judge({"tokenizer_config.json",
+             fmt::format("chat_template[{}]", entry.at("name").get_ref<const std::string&>())},
+            entry.at("template").get<std::string>());
+    }
+    if (judged > kJudgedTemplates) {
+      add("template-not-judged", setting(),
+          fmt::format("only the first {} of {} further chat templates are judged", kJudgedTemplates,
+                      judged),
+          std::to_string(judged));
+    }
+  }
+
+  const fs::path& folder_;
+  const Tokenizer& tokenizer_;
+  json settings_;  // chat_template of tokenizer_config.json
+  const ModelConfig* model_;
+  Findings& findings_;
+  bool own_file_ = false;
+};
+
+}  // namespace
+
+void check_chat_templates(const fs::path& folder, const Tokenizer& tokenizer, const json& settings,
+                          const ModelConfig* model, Findings& findings) {
+  TemplateCheck(folder, tokenizer, settings, model, findings).run();
+}
+
+}  // namespace ds::check
