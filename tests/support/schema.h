@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -11,5 +12,9 @@ namespace ds::test {
 // "schema" ("deepseek/NAME/1"). Returns what is wrong, one text a problem; a line that is no JSON
 // or names a schema we do not ship is a problem too.
 std::vector<std::string> validate_report(const std::filesystem::path& report);
+
+// Validates one document against the schema in a file (draft 7). Returns what is wrong.
+std::vector<std::string> validate_document(const nlohmann::json& document,
+                                           const std::filesystem::path& schema);
 
 }  // namespace ds::test

@@ -1,6 +1,7 @@
 // deepseek-check as a user runs it.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <regex>
@@ -202,6 +203,50 @@ TEST_CASE("SARIF: version, rules, and results that point at them") {
   }
   CHECK(run["results"][1]["locations"][0]["logicalLocations"][0]["fullyQualifiedName"] ==
         "lm_head.weight");
+}
+
+TEST_CASE("SARIF documents against the schema") {
+  const Fixture f;
+  const fs::path schema = source_dir() / "tests" / "data" / "sarif_subset.json";
+  // Findings with a tensor, a key, a line; of a path with a space and other letters; and none.
+  write_text(f.root() / "zeilen \u00fc.jsonl", "{\"text\":\"a\"}\n{\n");
+  const std::string rows = f.path("zeilen \u00fc.jsonl");
+  json document;
+  for (const auto& paths : std::vector<std::vector<std::string>>{
+           {f.path("good")},
+           {f.path("bad"), rows, (source_dir() / "examples" / "nano-v3").string()}}) {
+    std::vector<std::string> arguments = paths;
+    arguments.insert(arguments.end(), {"--format", "sarif"});
+    document = json::parse(check(arguments).out);
+    CHECK(validate_document(document, schema) == std::vector<std::string>{});
+  }
+  const json& results = document["runs"][0]["results"];
+  const auto any = [&](const std::string& pointer) {
+    return std::any_of(results.begin(), results.end(), [&](const json& result) {
+      return result.contains(json::json_pointer(pointer));
+    });
+  };
+  CHECK(any("/locations/0/physicalLocation/region/startLine"));
+  CHECK(any("/locations/0/logicalLocations/0/fullyQualifiedName"));
+
+  // The schema refuses what the standard refuses.
+  const auto refuses = [&](const std::string& pointer, const json& value) {
+    json spoilt = document;
+    spoilt[json::json_pointer(pointer)] = value;
+    CHECK_MESSAGE(!validate_document(spoilt, schema).empty(), pointer);
+  };
+  refuses("/version", "2.0.0");
+  refuses("/runs", json::object());
+  refuses("/runs/0/results/0/level", "fatal");
+  refuses("/runs/0/results/0/message", "text");
+  refuses("/runs/0/results/0/locations", json::object());
+  refuses("/runs/0/results/0/ruleIndex", "3");
+  refuses("/runs/0/results/0/severity", "error");
+  refuses("/runs/0/results/0/locations/0/physicalLocation/artifactLocation/uri", "a b");
+  refuses("/runs/0/results/0/locations/0/physicalLocation/region", {{"startLine", 0}});
+  refuses("/runs/0/tool/driver/rules/0/defaultConfiguration/level", "Error");
+  refuses("/runs/0/tool/driver/rules/0/help", json::array());
+  refuses("/runs/0/tool/driver/name", nullptr);
 }
 
 TEST_CASE("list: every tensor once, totals, exit 3 for what cannot be listed") {
