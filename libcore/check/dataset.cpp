@@ -6,12 +6,14 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
 #include "libcore/base/stop.h"
 #include "libcore/check/dataset_check.h"
 #include "libcore/check/near_miss.h"
+#include "libcore/check/text_trouble.h"
 #include "libcore/data/row_source.h"
 #include "libcore/text/chat_marks.h"
 
@@ -26,21 +28,6 @@ bool has(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
 
-// UTF-8 of two bytes that was read as Latin-1 or Windows-1252 and written as UTF-8 again: U+00C2 or
-// U+00C3, and a character of U+0080..U+00BF behind it; or the three of a typographic quote.
-bool is_mojibake(std::string_view text) {
-  for (std::size_t at = text.find('\xc3'); at != std::string_view::npos && at + 3 < text.size();
-       at = text.find('\xc3', at + 1)) {
-    const auto second = static_cast<unsigned char>(text[at + 1]);
-    const auto third = static_cast<unsigned char>(text[at + 2]);
-    const auto fourth = static_cast<unsigned char>(text[at + 3]);
-    if ((second == 0x82 || second == 0x83) && third == 0xc2 && fourth >= 0x80 && fourth <= 0xbf) {
-      return true;
-    }
-  }
-  return has(text, "\u00e2\u20ac\u2122") || has(text, "\u00e2\u20ac\u0153");
-}
-
 class DatasetCheck {
  public:
   DatasetCheck(const fs::path& path, const DatasetCheckOptions& options, SeenRows& seen,
@@ -52,7 +39,7 @@ class DatasetCheck {
   }
 
   DatasetSize run() {
-    seen_.begin_file();
+    seen_.begin_file(path_);
     try {
       RowSource source(path_, EncodingPolicy::kSkip);
       for (SourceRow row; source.next(row);) {
@@ -69,6 +56,8 @@ class DatasetCheck {
                     {.file = path_, .message = error.what(), .fix = error.hint()});
       return size_;
     }
+    size_.lengths = summarise_lengths(std::move(lengths_), tokens_ ? "tokens" : "characters");
+    unlike_rest();
     if (size_.usable == 0) {
       findings_.add("no-usable-row", {.file = path_,
                                       .message = fmt::format("{}: none of the {} rows can be used",
@@ -103,18 +92,34 @@ class DatasetCheck {
       return;
     }
     digest_ = 0;
+    normal_digest_ = 0;
+    characters_ = 0;
+    sample_.clear();
     texts(*row.row.content);
     repeated();
+    if (const Script script = main_script(sample_); script != Script::kNone) {
+      auto& [count, lines] = scripts_[static_cast<std::size_t>(script)];
+      if (++count <= kKeptPerRule) lines.push_back(line_);
+    }
     if (options_.tokenizer != nullptr || std::holds_alternative<TokenRow>(*row.row.content)) {
       tokens(row.row);
     } else {
       ++size_.usable;
+      lengths_.push_back(characters_);
     }
   }
 
-  void mix(std::string_view text) {
-    const std::uint64_t both[2] = {digest_, XXH3_64bits(text.data(), text.size())};
-    digest_ = XXH3_64bits(both, sizeof both);
+  static void mix_into(std::uint64_t& digest, std::string_view bytes) {
+    const std::uint64_t both[2] = {digest, XXH3_64bits(bytes.data(), bytes.size())};
+    digest = XXH3_64bits(both, sizeof both);
+  }
+  void mix(std::string_view bytes) {
+    mix_into(digest_, bytes);
+    if (options_.several_files) mix_into(normal_digest_, bytes);
+  }
+  void mix_text(std::string_view text) {
+    mix_into(digest_, text);
+    if (options_.several_files) mix_into(normal_digest_, normal_text(text));
   }
 
   void texts(const RowContent& content) {
@@ -122,12 +127,12 @@ class DatasetCheck {
       for (std::size_t i = 0; i < chat->messages.size(); ++i) message(chat->messages[i], i);
       mix(chat->tools_json);
     } else if (const auto* text = std::get_if<TextRow>(&content)) {
-      mix(text->text);
+      mix_text(text->text);
       begins_with_bos(text->text, "text");
       common(text->text, "text");
     } else if (const auto* pair = std::get_if<PromptCompletionRow>(&content)) {
-      mix(pair->prompt);
-      mix(pair->completion);
+      mix_text(pair->prompt);
+      mix_text(pair->completion);
       begins_with_bos(pair->prompt, "prompt");
       control(pair->prompt, "prompt");
       common(pair->prompt, "prompt");
@@ -147,8 +152,8 @@ class DatasetCheck {
     const std::string field = fmt::format("message {}", i + 1);
     const std::string text = message.content.value_or("");
     mix(std::to_string(static_cast<int>(message.role)));
-    mix(text);
-    if (message.reasoning) mix(*message.reasoning);
+    mix_text(text);
+    if (message.reasoning) mix_text(*message.reasoning);
     for (const ToolCall& call : message.tool_calls) {
       mix(call.name);
       mix(call.arguments);
@@ -199,25 +204,66 @@ class DatasetCheck {
                       quote_text(miss.found), miss.offset, quote_text(miss.meant)),
           miss.found, miss.meant);
     }
-    if (has(text, "\ufffd")) {
-      add("replacement-character", field,
-          fmt::format("{} has U+FFFD at byte {}", field, text.find("\ufffd")));
+    for (const TextTrouble& trouble : text_troubles(text)) {
+      add(trouble.rule, field,
+          fmt::format("{} has {} at byte {}", field, trouble.what, trouble.offset), trouble.what);
     }
-    if (is_mojibake(text)) {
-      add("mojibake", field, fmt::format("{} has UTF-8 that was read as Latin-1", field));
-    }
+    // Bytes that begin a character.
+    characters_ += std::count_if(text.begin(), text.end(), [](char c) {
+      return (static_cast<unsigned char>(c) & 0xc0u) != 0x80u;
+    });
+    constexpr std::size_t kSample = 4096;
+    if (sample_.size() < kSample) sample_ += text.substr(0, kSample);
   }
 
   void repeated() {
     const SeenRows::Place* place = seen_.meet(digest_, line_);
-    if (place == nullptr) return;
+    if (place == nullptr) {
+      almost_repeated();
+      return;
+    }
     if (place->file == seen_.file()) {
       add("duplicate-row", "", fmt::format("the row is the same as that of line {}", place->line),
           std::to_string(place->line));
     } else {
       add("shared-row", "",
-          fmt::format("the row is that of line {} of an earlier dataset", place->line),
+          fmt::format("the row is that of line {} of {}", place->line, seen_.name(*place)),
           std::to_string(place->line));
+    }
+  }
+
+  void almost_repeated() {
+    if (!options_.several_files) return;
+    const SeenRows::Place* place = seen_.meet_alike(normal_digest_, line_);
+    if (place == nullptr || place->file == seen_.file()) return;
+    add("nearly-shared-row", "",
+        fmt::format("but for case, white space and punctuation the row is that of line {} of {}",
+                    place->line, seen_.name(*place)),
+        std::to_string(place->line));
+  }
+
+  // Rows in another script than nearly all others.
+  void unlike_rest() {
+    constexpr std::int64_t kEnough = 100;
+    constexpr std::int64_t kRest = 50;  // one row in so many may be otherwise
+    std::int64_t all = 0;
+    std::size_t main = 0;
+    for (std::size_t i = 0; i < scripts_.size(); ++i) {
+      all += scripts_[i].first;
+      if (scripts_[i].first > scripts_[main].first) main = i;
+    }
+    const std::int64_t others = all - scripts_[main].first;
+    if (all < kEnough || others * kRest > all) return;
+    for (std::size_t i = 0; i < scripts_.size(); ++i) {
+      if (i == main) continue;
+      for (const std::int64_t line : scripts_[i].second) {
+        line_ = line;
+        add("script-unlike-rest", "",
+            fmt::format("the row is in {} letters, {} of {} rows are in {} ones",
+                        script_name(static_cast<Script>(i)), format_count(scripts_[main].first),
+                        format_count(all), script_name(static_cast<Script>(main))),
+            std::string(script_name(static_cast<Script>(i))));
+      }
     }
   }
 
@@ -230,12 +276,15 @@ class DatasetCheck {
     }
     ++size_.usable;
     const auto length = static_cast<std::int64_t>(result.example->ids.size());
+    lengths_.push_back(result.example->whole_length);
+    tokens_ = true;
     size_.tokens += length;
     size_.longest = std::max(size_.longest, length);
     if (result.example->truncated) {
       add("over-cutoff", "",
-          fmt::format("the row is longer than {} tokens and is cut", options_.cutoff_len), "",
-          std::to_string(options_.cutoff_len));
+          fmt::format("the row has {} tokens and is cut to {}", result.example->whole_length,
+                      options_.cutoff_len),
+          std::to_string(result.example->whole_length), std::to_string(options_.cutoff_len));
     }
   }
 
@@ -247,12 +296,24 @@ class DatasetCheck {
   DatasetSize size_;
   std::int64_t line_ = 0;
   std::uint64_t digest_ = 0;
+  std::uint64_t normal_digest_ = 0;
+  std::int64_t characters_ = 0;  // of the row's texts
+  std::string sample_;           // of the row's texts, one behind the other
+  bool tokens_ = false;          // lengths_ are tokens
+  std::vector<std::int64_t> lengths_;
+  // Rows by their main script: how many, and the first lines.
+  std::array<std::pair<std::int64_t, std::vector<std::int64_t>>, kScripts> scripts_;
 };
 
 }  // namespace
 
 const SeenRows::Place* SeenRows::meet(std::uint64_t digest, std::int64_t line) {
   const auto [at, fresh] = rows_.try_emplace(digest, Place{file_, line});
+  return fresh ? nullptr : &at->second;
+}
+
+const SeenRows::Place* SeenRows::meet_alike(std::uint64_t digest, std::int64_t line) {
+  const auto [at, fresh] = alike_.try_emplace(digest, Place{file_, line});
   return fresh ? nullptr : &at->second;
 }
 

@@ -13,6 +13,9 @@ constexpr const char* kRoles = "hiyouga/LLaMA-Factory issue 9618, PR 8197";
 constexpr const char* kEncoding =
     "hiyouga/LLaMA-Factory issue 7016, DLLXW/baby-llama2-chinese issue 7";
 constexpr const char* kTools = "sgl-project/sglang issue 9898, verl-project/verl issue 7664";
+constexpr const char* kUnicode =
+    "Unicode Standard, chapter 23 (special areas and format characters)";
+constexpr const char* kConfusables = "Unicode Technical Standard 39, section 5";
 constexpr const char* kTemplate = "DeepSeek-V3.1 model card and chat template";
 
 // The names of the first rules are the kinds of libcore/data/formats.h with hyphens.
@@ -139,6 +142,38 @@ constexpr Rule kRules[] = {
      "raise --cutoff_len, or shorten the row", "hiyouga/LLaMA-Factory issue 1494"},
     {"DS245", "no-usable-row", kGroup, kError, "No row of the file can be used.",
      "training would run on nothing", "see the findings on the rows", kRoles},
+    {"DS500", "mixed-script-word", kGroup, kWarning,
+     "A word has Latin letters and Cyrillic ones that look like them.",
+     "it becomes other tokens than the word that it looks like", "write the word in one script",
+     kConfusables},
+    {"DS501", "script-unlike-rest", kGroup, kNote,
+     "A row is in another script than at least 98 % of the file's rows.",
+     "it may be of another language by accident, or damaged",
+     "look at the row, and remove it if "
+     "it does not belong here",
+     "common practice of data preparation"},
+    {"DS502", "byte-order-mark", kGroup, kWarning, "A text has a byte order mark (U+FEFF) in it.",
+     "files were joined without removing it; it becomes a token of its own", "remove it", kUnicode},
+    {"DS503", "control-character", kGroup, kWarning,
+     "A text has a control character other than tab and line ends.",
+     "it is left over from another format, and the model learns to write it", "remove it",
+     kUnicode},
+    {"DS504", "invisible-character", kGroup, kWarning,
+     "A text has an invisible character, such as a zero width space or a soft hyphen.",
+     "words become other tokens than they look like", "remove it", kUnicode},
+    {"DS505", "bidi-control", kGroup, kWarning,
+     "A text has a control that changes the direction of what follows (U+202A..E, U+2066..9).",
+     "what people read is not what the model reads", "remove it",
+     "Unicode Technical Report 36, section 3; CVE-2021-42574"},
+    {"DS506", "not-normalised", kGroup, kNote,
+     "A text is not in NFC: a letter and its accent are two characters, or a sign has another "
+     "form.",
+     "the same word becomes other tokens", "convert the text to NFC", "Unicode Standard Annex 15"},
+    {"DS507", "nearly-shared-row", kGroup, kWarning,
+     "But for case, white space and punctuation, a row is in two of the datasets that are checked "
+     "together.",
+     "evaluation on trained rows measures memory", "remove it from one of them",
+     "common practice of data preparation"},
 };
 
 }  // namespace

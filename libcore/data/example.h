@@ -18,6 +18,7 @@ struct Example {
   std::int64_t line = 0;  // line in the source file, from 1
   std::int32_t file = 0;  // index in Dataset::files
   bool truncated = false;
+  std::int64_t whole_length = 0;  // tokens before truncation
   std::int64_t target_count() const {
     std::int64_t n = 0;
     for (std::size_t i = 1; i < labels.size(); ++i) n += labels[i] != kNoTarget ? 1 : 0;

@@ -163,6 +163,7 @@ Example join_turns(const std::vector<Turn>& turns, const DatasetOptions& options
     total += static_cast<std::int64_t>(turn.source.size() + turn.target.size());
   }
   Example example;
+  example.whole_length = total;
   example.truncated = total > options.cutoff_len;
   const bool proportional = example.truncated && options.truncation == Truncation::kProportional;
   std::vector<KeptLengths> kept;
@@ -207,6 +208,7 @@ Example token_example(const TokenRow& row, const DatasetOptions& options, std::i
   Example example;
   example.ids = row.ids;
   example.labels = row.labels;
+  example.whole_length = static_cast<std::int64_t>(row.ids.size());
   const std::int64_t excess = static_cast<std::int64_t>(row.ids.size()) - options.cutoff_len;
   example.truncated = excess > 0;
   if (!example.truncated) return example;

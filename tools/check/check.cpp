@@ -67,8 +67,12 @@ std::string counted(std::uint64_t count, const char* what) {
 class Checker {
  public:
   Checker(const CheckSettings& settings, const DeepOptions* deep, Findings& findings,
-          CheckResult& result)
-      : settings_(settings), deep_(deep), findings_(findings), result_(result) {}
+          CheckResult& result, bool several_datasets)
+      : settings_(settings),
+        deep_(deep),
+        findings_(findings),
+        result_(result),
+        several_datasets_(several_datasets) {}
 
   void check(const Detected& target) {
     findings_.begin_section();
@@ -153,6 +157,7 @@ class Checker {
     DatasetCheckOptions options;
     options.tokenizer = tokenizer();
     options.cutoff_len = settings_.cutoff_len;
+    options.several_files = several_datasets_;
     if (base_) options.vocab_size = base_->vocab_size;
     if (options.tokenizer != nullptr) {
       const auto kind = detect_chat_template(options.tokenizer->chat_template());
@@ -160,6 +165,7 @@ class Checker {
           base_ && base_->model_class == ModelClass::kV2 ? ChatTemplate::kV2 : ChatTemplate::kV31);
     }
     const DatasetSize size = check_dataset(path, options, seen_, findings_);
+    checked.lengths = size.lengths;
     std::error_code ignored;
     const std::uintmax_t bytes = fs::file_size(path, ignored);
     ++result_.files;
@@ -177,6 +183,7 @@ class Checker {
   const DeepOptions* deep_;
   Findings& findings_;
   CheckResult& result_;
+  bool several_datasets_;
   SeenRows seen_;
   fs::path base_folder_;
   std::optional<Tokenizer> tokenizer_;
@@ -249,8 +256,12 @@ void run_check(const CheckSettings& settings, cli::Run& run) {
         run.progress(fmt::format("read {} of {}", format_bytes(done), format_bytes(all)),
                      static_cast<double>(done) / static_cast<double>(all));
       }};
-  Checker checker(settings, settings.deep ? &deep : nullptr, findings, result);
-  for (const Detected& target : targets_of(settings)) checker.check(target);
+  const std::vector<Detected> targets = targets_of(settings);
+  const auto datasets = std::count_if(targets.begin(), targets.end(), [](const Detected& target) {
+    return target.kind == TargetKind::kDataset;
+  });
+  Checker checker(settings, settings.deep ? &deep : nullptr, findings, result, datasets > 1);
+  for (const Detected& target : targets) checker.check(target);
   run.progress_clear();
   sum_up(findings, baseline, settings.max_findings, result);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

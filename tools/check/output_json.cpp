@@ -7,6 +7,16 @@ nlohmann::json or_null(const std::string& text) {
   return text.empty() ? nlohmann::json() : nlohmann::json(text);
 }
 
+nlohmann::json lengths_json(const Lengths& lengths) {
+  nlohmann::json histogram = nlohmann::json::array();
+  for (const Lengths::Bucket& bucket : lengths.buckets) {
+    histogram.push_back({{"from", bucket.from}, {"to", bucket.to}, {"rows", bucket.rows}});
+  }
+  return {{"unit", lengths.unit},  {"rows", lengths.rows}, {"p50", lengths.p50},
+          {"p90", lengths.p90},    {"p99", lengths.p99},   {"max", lengths.max},
+          {"histogram", histogram}};
+}
+
 }  // namespace
 
 nlohmann::json finding_json(const Finding& finding, const std::string& root) {
@@ -36,6 +46,7 @@ nlohmann::json as_json(const CheckResult& result) {
     for (const RuleGroup group : target.groups) groups.push_back(group_name(group));
     targets.push_back(
         {{"path", target.path}, {"kind", target_name(target.kind)}, {"groups", groups}});
+    if (target.lengths.rows > 0) targets.back()["lengths"] = lengths_json(target.lengths);
   }
   return {{"findings", findings},
           {"targets", targets},

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "libcore/base/format.h"
 #include "tools/check/result.h"
 
@@ -27,6 +29,25 @@ std::string counted(std::int64_t count, const char* what) {
   return fmt::format("{} {}{}", format_count(count), what, count == 1 ? "" : "s");
 }
 
+std::string lengths_text(const Lengths& lengths) {
+  if (lengths.rows == 0) return "";
+  std::string text =
+      fmt::format("  {} a row: half up to {}, 90 % up to {}, 99 % up to {}, at most {}\n",
+                  lengths.unit, format_count(lengths.p50), format_count(lengths.p90),
+                  format_count(lengths.p99), format_count(lengths.max));
+  std::int64_t most = 1;
+  for (const Lengths::Bucket& bucket : lengths.buckets) most = std::max(most, bucket.rows);
+  for (const Lengths::Bucket& bucket : lengths.buckets) {
+    constexpr std::int64_t kWidth = 40;
+    const std::int64_t bar = (bucket.rows * kWidth + most - 1) / most;
+    text += fmt::format("  {:>17}  {}{}{}\n",
+                        fmt::format("{} - {}", format_count(bucket.from), format_count(bucket.to)),
+                        std::string(static_cast<std::size_t>(bar), '#'), bar > 0 ? " " : "",
+                        format_count(bucket.rows));
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string as_text(const CheckResult& result, bool color) {
@@ -37,6 +58,7 @@ std::string as_text(const CheckResult& result, bool color) {
     const CheckedTarget& target = result.targets[i];
     text += paint("1", target.path) + fmt::format(": {}", target_name(target.kind));
     text += target.what.empty() ? "\n" : fmt::format(", {}\n", target.what);
+    text += lengths_text(target.lengths);
     const std::size_t first = next;
     while (next < result.findings.size() &&
            result.findings[next].section == static_cast<int>(i) + 1) {

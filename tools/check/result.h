@@ -7,6 +7,7 @@
 
 #include "libcore/check/detect.h"
 #include "libcore/check/finding.h"
+#include "libcore/check/lengths.h"
 
 namespace ds::check {
 
@@ -15,6 +16,7 @@ struct CheckedTarget {
   TargetKind kind = TargetKind::kCheckpoint;
   std::string what;               // "91,991 tensors in 163 files", may be empty
   std::vector<RuleGroup> groups;  // that were looked at
+  Lengths lengths;                // of a dataset's rows
 };
 
 struct CheckResult {

@@ -5,6 +5,7 @@
 
 #include "libcore/check/dataset_check.h"
 #include "libcore/check/near_miss.h"
+#include "libcore/check/text_trouble.h"
 #include "tests/core/check/model_fixture.h"
 
 namespace {
@@ -114,6 +115,20 @@ const std::vector<Case>& cases() {
       {"replacement-character", chat("u", "caf\ufffd")},
       {"mojibake", chat("u", "caf\u00c3\u00a9")},
       {"over-cutoff", chat("u", std::string(2000, 'x') + " end"), true, 64},
+      {"mojibake", chat("u", "\u00e4\u00bd\u00a0\u00e5\u00a5\u00bd")},
+      {"mojibake", chat("u", "\u951f\u65a4\u62f7")},
+      {"mixed-script-word", chat("u", "p\u0430yp\u0430l")},
+      {"byte-order-mark", chat("u", "a \ufeffb")},
+      {"control-character", chat("u", "a \u0001b")},
+      {"control-character", chat("u", "a \u0085b")},
+      {"invisible-character", chat("u", "zero\u200bwidth")},
+      {"invisible-character", chat("u", "soft\u00adhyphen")},
+      {"invisible-character", chat("u", "a\u200db")},
+      {"bidi-control", chat("u", "abc \u202etxt.exe\u202c")},
+      {"bidi-control", chat("u", "\u05e9\u05dc\u05d5\u05dd \u202eabc")},
+      {"invisible-character", chat("u", "abc\u200f")},
+      {"not-normalised", chat("u", "cafe\u0301")},
+      {"not-normalised", chat("u", "5 \u212b")},
   };
   return kCases;
 }
@@ -195,6 +210,145 @@ TEST_CASE("rows that two files share") {
   CHECK(sorted[0].found == "1");
 }
 
+TEST_CASE("rows that two files share but for case, white space and punctuation") {
+  TempFolder folder("dataset");
+  const auto check_two = [&](const std::string& first, const std::string& second) {
+    write_text(folder.root() / "train.jsonl", kGood + "\n" + first + "\n");
+    write_text(folder.root() / "eval.jsonl", chat("other", "row") + "\n" + second + "\n");
+    check::Findings findings;
+    check::SeenRows seen;
+    const check::DatasetCheckOptions options{.several_files = true};
+    check::check_dataset(folder.root() / "train.jsonl", options, seen, findings);
+    check::check_dataset(folder.root() / "eval.jsonl", options, seen, findings);
+    return findings.sorted();
+  };
+  const std::string row = chat("Is it warm, in R\u00e9union?", "Yes: 25.5 degrees");
+  for (const std::string& alike :
+       {chat("is it warm in R\u00c9UNION", "yes 25.5 degrees."),
+        chat(" Is it  warm\nin R\u00e9union\uff1f", "\u201cYes\u201d 25.5 degrees!")}) {
+    const auto findings = check_two(row, alike);
+    REQUIRE_MESSAGE(findings.size() == 1, describe(findings));
+    CHECK(findings[0].rule->name == "nearly-shared-row");
+    CHECK(findings[0].line == 2);
+    CHECK(findings[0].found == "2");
+    CHECK(findings[0].message.find("line 2 of " + (folder.root() / "train.jsonl").string()) !=
+          std::string::npos);
+  }
+  const auto same = check_two(row, row);
+  REQUIRE(same.size() == 1);
+  CHECK(same[0].rule->name == "shared-row");
+  // Numbers, signs, brackets and other words are no such difference.
+  for (const auto& [a, b] :
+       std::vector<std::pair<std::string, std::string>>{{"1 + 2", "1 - 2"},
+                                                        {"1.5", "15"},
+                                                        {"(1 + 2) * 3", "1 + 2 * 3"},
+                                                        {"-3", "3"},
+                                                        {"5!", "5"},
+                                                        {"a_b", "ab"},
+                                                        {"x = [1]", "x = 1"},
+                                                        {"?", "!"},
+                                                        {"\u3002", "\uff1f"},
+                                                        {"yes", "yes yes"},
+                                                        {"10:30", "1030"},
+                                                        {"a/b", "ab"}}) {
+    const auto findings = check_two(chat("q", a), chat("q", b));
+    CHECK_MESSAGE(findings.empty(), describe(findings));
+  }
+  CHECK(check_two(chat("q", "\u4f60\u597d\u3002"), chat("q", "\u4f60\u597d")).size() == 1);
+}
+
+TEST_CASE("characters that languages and emoji need are no trouble") {
+  for (const char* text :
+       {"plain\ttext\r\n", "\u4f60\u597d\uff0c\u4e16\u754c\u3002",
+        "\u00c4pfel, caf\u00e9, \u0153uvre",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f",  // joiners in emoji
+        "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",   // Persian
+        "\u05e9\u05dc\u05d5\u05dd \u200fabc \u2067x\u2069",         // a direction mark
+        "TNF\u03b1 and \u03b2-carotene, 5 \u03bcm",                 // Greek in words
+        "SMS\u043a\u0430, IT-\u043e\u0442\u0434\u0435\u043b, \u0432\u0435\u0431-API",  // Russian
+        "10\u00a0000\u202f\u20ac \u2013 \u00ab\u00e0\u00bb \u00b0C",
+        "\u0928\u092e\u0938\u094d\u0924\u0947", "\u00e9\u00ab", "\uac00\ub098\ub2e4",
+        "\u304c\u30d1"}) {
+    const auto troubles = check::text_troubles(text);
+    CHECK_MESSAGE(troubles.empty(), (troubles.empty() ? "" : troubles[0].rule));
+  }
+  const auto troubles = check::text_troubles("ab \u200bc \u200b \u202a");
+  REQUIRE(troubles.size() == 2);
+  CHECK(troubles[0].offset == 3);
+  CHECK(troubles[0].what == "U+200B (zero width space)");
+}
+
+TEST_CASE("rows in another script than the rest") {
+  const auto rows = [](int latin, int han) {
+    std::string text;
+    for (int i = 0; i < latin; ++i) {
+      text += chat("A question of some length, number " + std::to_string(i), "An answer") + "\n";
+    }
+    for (int i = 0; i < han; ++i) {
+      std::string question;
+      for (int k = 0; k < 30; ++k) question += "\u4f60";
+      text += chat(question + std::to_string(i), "\u597d") + "\n";
+    }
+    return text;
+  };
+  const auto found = run(rows(200, 2));
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].rule->name == "script-unlike-rest");
+  CHECK(found[0].line == 201);
+  CHECK(found[0].message.find("in Han letters, 200 of 202 rows are in Latin ones") !=
+        std::string::npos);
+  CHECK(run(rows(200, 20)).empty());  // too many to be an accident
+  CHECK(run(rows(50, 1)).empty());    // too few rows to say
+}
+
+TEST_CASE("lengths: percentiles and buckets") {
+  std::vector<std::int64_t> lengths;
+  for (std::int64_t i = 1; i <= 100; ++i) lengths.push_back(101 - i);
+  const check::Lengths all = check::summarise_lengths(lengths, "tokens");
+  CHECK(all.rows == 100);
+  CHECK(all.p50 == 50);
+  CHECK(all.p90 == 90);
+  CHECK(all.p99 == 99);
+  CHECK(all.max == 100);
+  REQUIRE(all.buckets.size() == 7);
+  CHECK(all.buckets[0].from == 1);
+  CHECK(all.buckets[1].rows == 2);
+  CHECK(all.buckets[6].from == 64);
+  CHECK(all.buckets[6].to == 127);
+  CHECK(all.buckets[6].rows == 37);
+  const check::Lengths edge = check::summarise_lengths({0, 3}, "tokens");
+  REQUIRE(edge.buckets.size() == 3);
+  CHECK(edge.buckets[0].to == 0);
+  CHECK(edge.buckets[1].rows == 0);
+  CHECK(edge.p50 == 0);
+  CHECK(check::summarise_lengths({}, "tokens").rows == 0);
+
+  // Characters without a tokenizer, tokens before truncation with one.
+  TempFolder folder("dataset");
+  write_text(folder.root() / "rows.jsonl",
+             chat("\u4f60\u597d", "abc") + "\n" + chat("u", std::string(500, 'x') + " y z") + "\n");
+  for (const bool tokenise : {false, true}) {
+    check::Findings findings;
+    check::SeenRows seen;
+    check::DatasetCheckOptions options{.cutoff_len = 16};
+    if (tokenise) options.tokenizer = &tokenizer();
+    const auto size = check::check_dataset(folder.root() / "rows.jsonl", options, seen, findings);
+    CHECK(size.lengths.rows == 2);
+    CHECK(size.lengths.unit == (tokenise ? "tokens" : "characters"));
+    if (!tokenise) {
+      CHECK(size.lengths.p50 == 5);
+      CHECK(size.lengths.max == 505);
+    } else {
+      CHECK(size.longest <= 16);
+      CHECK(size.lengths.max > 16);
+      const auto sorted = findings.sorted();
+      const Finding* cut = find(sorted, "over-cutoff");
+      REQUIRE(cut != nullptr);
+      CHECK(cut->found == std::to_string(size.lengths.max));
+    }
+  }
+}
+
 TEST_CASE("near misses: bars, low lines, case; other tags are left alone") {
   for (const char* wrong :
        {"<|User|>", "<｜user｜>", "<| Assistant |>", "<｜tool_calls_begin｜>",
@@ -208,7 +362,8 @@ TEST_CASE("near misses: bars, low lines, case; other tags are left alone") {
 }
 
 TEST_CASE("every rule on datasets has a case") {
-  std::set<std::string> covered{"shared-row", "bad-conversation"};
+  std::set<std::string> covered{"shared-row", "bad-conversation", "nearly-shared-row",
+                                "script-unlike-rest"};
   for (const Case& spoilt : cases()) covered.insert(spoilt.rule);
   for (const auto& [rule, text] : files()) covered.insert(rule);
   for (const check::Rule& rule : check::rules()) {

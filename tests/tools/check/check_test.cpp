@@ -314,6 +314,15 @@ TEST_CASE("adapter and dataset are checked against the model named with them") {
   CHECK(cut["summary"]["warnings"] > data["summary"]["warnings"]);
   CHECK(check_json({rows, "--cutoff_len", "8"}, 0)["summary"]["warnings"] ==
         data["summary"]["warnings"]);
+  const json& lengths = data["targets"][1]["lengths"];
+  CHECK(lengths["unit"] == "tokens");
+  CHECK(lengths["p50"] <= lengths["p90"]);
+  CHECK(lengths["p99"] <= lengths["max"]);
+  std::int64_t measured = 0;
+  for (const json& bucket : lengths["histogram"]) measured += bucket["rows"].get<std::int64_t>();
+  CHECK(measured == lengths["rows"]);
+  CHECK(check_json({rows}, 0)["targets"][0]["lengths"]["unit"] == "characters");
+  CHECK(has(check({rows}).out, "characters a row: half up to "));
   // The same file twice shares every row.
   CHECK(has(check({rows, rows}).out, "shared-row"));
 
