@@ -5,7 +5,7 @@
 #include <set>
 
 #include "libcore/check/adapter_keys.h"
-#include "tests/core/check/model_fixture.h"
+#include "tests/core/check/adapter_fixture.h"
 
 namespace {
 
@@ -16,55 +16,8 @@ using check::RuleGroup;
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr const char* kFile = "adapter_model.safetensors";
-const std::string kPrefix = "base_model.model.model.layers.";
-
-// An adapter of rank 4 on attention outputs, and on the experts of layer 1.
-struct Adapter {
-  json config;
-  Model model;  // its tensors
-
-  void pair(const std::string& module, std::int64_t in, std::int64_t out, std::int64_t rank = 4) {
-    model.set(kPrefix + module + ".lora_A.weight", "F32", {rank, in}, kFile);
-    model.set(kPrefix + module + ".lora_B.weight", "F32", {out, rank}, kFile);
-  }
-  std::string a(const std::string& module) const { return kPrefix + module + ".lora_A.weight"; }
-  std::string b(const std::string& module) const { return kPrefix + module + ".lora_B.weight"; }
-  void rename(const std::function<std::string(const std::string&)>& to) {
-    std::map<std::string, ModelTensor> renamed;
-    for (const auto& [name, tensor] : model.tensors) renamed[to(name)] = tensor;
-    model.tensors = renamed;
-  }
-  void write(const fs::path& folder) const {
-    if (!config.is_null()) write_text(folder / "adapter_config.json", config.dump());
-    std::string data;
-    const std::string header = model.header_of(kFile, data);
-    write_text(folder / kFile, Model::file_bytes(header, data));
-  }
-};
-
-Adapter sound() {
-  Adapter adapter;
-  adapter.config = {{"peft_type", "LORA"},
-                    {"task_type", "CAUSAL_LM"},
-                    {"base_model_name_or_path", "tiny/model"},
-                    {"r", 4},
-                    {"lora_alpha", 8},
-                    {"lora_dropout", 0.0},
-                    {"bias", "none"},
-                    {"rank_pattern", json::object()},
-                    {"alpha_pattern", json::object()},
-                    {"target_modules",
-                     {"o_proj", "layers.1.mlp.experts.0.gate_proj",
-                      "layers.1.mlp.experts.0.up_proj", "layers.1.mlp.experts.0.down_proj"}}};
-  for (const char* layer : {"0", "1", "2"}) {
-    adapter.pair(std::string(layer) + ".self_attn.o_proj", 64, 64);
-  }
-  adapter.pair("1.mlp.experts.0.gate_proj", 64, 32);
-  adapter.pair("1.mlp.experts.0.up_proj", 64, 32);
-  adapter.pair("1.mlp.experts.0.down_proj", 32, 64);
-  return adapter;
-}
+constexpr const char* kFile = kAdapterFile;
+Adapter sound() { return sound_adapter(); }
 
 std::vector<Finding> run(const Adapter& adapter,
                          const std::function<void(const fs::path&)>& spoil = {},
