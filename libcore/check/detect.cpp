@@ -112,6 +112,8 @@ std::string_view target_name(TargetKind kind) {
       return "adapter";
     case TargetKind::kTokenizer:
       return "tokenizer";
+    case TargetKind::kMachine:
+      return "machine";
     default:
       return "dataset";
   }

@@ -7,7 +7,7 @@
 
 namespace ds::check {
 
-enum class TargetKind { kCheckpoint, kShard, kAdapter, kTokenizer, kDataset };
+enum class TargetKind { kCheckpoint, kShard, kAdapter, kTokenizer, kDataset, kMachine };
 std::string_view target_name(TargetKind kind);  // "checkpoint", "shard", ...
 
 struct Detected {

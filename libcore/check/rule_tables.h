@@ -13,5 +13,6 @@ std::span<const Rule> quantisation_rules();
 std::span<const Rule> tokenizer_rules();  // and template
 std::span<const Rule> dataset_rules();
 std::span<const Rule> adapter_rules();
+std::span<const Rule> compatibility_rules();  // and hardware
 
 }  // namespace ds::check

@@ -13,7 +13,8 @@ namespace ds::check {
 namespace {
 
 constexpr std::array<std::string_view, kRuleGroups> kGroups{
-    "container", "architecture", "quantisation", "tokenizer", "template", "dataset", "adapter"};
+    "container", "architecture", "quantisation",  "tokenizer", "template",
+    "dataset",   "adapter",      "compatibility", "hardware"};
 
 constexpr std::array<std::string_view, kRuleGroups> kGroupTitles{
     "Container: files, headers, index",
@@ -22,12 +23,15 @@ constexpr std::array<std::string_view, kRuleGroups> kGroupTitles{
     "Tokenizer: vocabulary, special tokens, settings",
     "Template: the chat template",
     "Dataset: rows of training and evaluation data",
-    "Adapter: PEFT adapters and their base"};
+    "Adapter: PEFT adapters and their base",
+    "Compatibility: another generation, a stack, this machine",
+    "Hardware: given GPUs"};
 
 std::vector<Rule> all_rules() {
   std::vector<Rule> all;
-  for (const auto table : {container_rules(), architecture_rules(), quantisation_rules(),
-                           tokenizer_rules(), dataset_rules(), adapter_rules()}) {
+  for (const auto table :
+       {container_rules(), architecture_rules(), quantisation_rules(), tokenizer_rules(),
+        dataset_rules(), adapter_rules(), compatibility_rules()}) {
     all.insert(all.end(), table.begin(), table.end());
   }
   std::stable_sort(all.begin(), all.end(),

@@ -19,8 +19,10 @@ enum class RuleGroup {
   kTemplate,
   kDataset,
   kAdapter,
+  kCompatibility,
+  kHardware,
 };
-inline constexpr int kRuleGroups = 7;
+inline constexpr int kRuleGroups = 9;
 std::string_view group_name(RuleGroup group);  // "container", ...
 std::optional<RuleGroup> parse_group(std::string_view name);
 

@@ -14,6 +14,7 @@
 #include "libcore/check/deep.h"
 #include "libcore/check/detect.h"
 #include "libcore/cli/environment.h"
+#include "tools/check/compatibility.h"
 #include "tools/check/result.h"
 #include "tools/check/rules.h"
 
@@ -51,7 +52,7 @@ std::vector<Detected> targets_of(const CheckSettings& settings) {
   std::stable_partition(targets.begin(), targets.end(), [](const Detected& target) {
     return target.kind == TargetKind::kCheckpoint;
   });
-  if (targets.empty()) {
+  if (targets.empty() && !settings.compatibility) {
     throw Error(ExitCode::kUsage, "nothing to check was named",
                 "give paths, or --model, --adapter, --dataset");
   }
@@ -74,7 +75,8 @@ class Checker {
         result_(result),
         several_datasets_(several_datasets) {}
 
-  void check(const Detected& target) {
+  // With `compatibility`, its rows as well.
+  void check(const Detected& target, Compatibility* compatibility) {
     findings_.begin_section();
     CheckedTarget& checked = result_.targets.emplace_back();
     checked.path = target.path.string();
@@ -100,6 +102,11 @@ class Checker {
       case TargetKind::kDataset:
         dataset(target.path, checked);
         break;
+      case TargetKind::kMachine:
+        break;  // of no path
+    }
+    if (compatibility != nullptr) {
+      compatibility->add(target, base_ ? &*base_ : nullptr, checked);
     }
   }
 
@@ -261,7 +268,11 @@ void run_check(const CheckSettings& settings, cli::Run& run) {
     return target.kind == TargetKind::kDataset;
   });
   Checker checker(settings, settings.deep ? &deep : nullptr, findings, result, datasets > 1);
-  for (const Detected& target : targets) checker.check(target);
+  std::optional<Compatibility> compatibility = make_compatibility(settings, findings);
+  for (const Detected& target : targets) {
+    checker.check(target, compatibility ? &*compatibility : nullptr);
+  }
+  if (compatibility) compatibility->finish(result);
   run.progress_clear();
   sum_up(findings, baseline, settings.max_findings, result);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -18,6 +18,28 @@ void declare_check(CLI::App& app, CheckSettings& s) {
       ->check(CLI::Range(2, 1 << 30))
       ->capture_default_str()
       ->group(inputs);
+  const char* compatibility = "Compatibility";
+  app.add_flag("--compatibility", s.compatibility,
+               "also: can it go to V3.1, to other stacks, to given GPUs, and through this machine")
+      ->group(compatibility);
+  app.add_option("--from", s.from, "migration from v3 or r1; each open step is a finding")
+      ->group(compatibility);
+  app.add_option("--to", s.to, "migration to v3.1")->group(compatibility);
+  app.add_option(
+         "--target", s.target,
+         "transformers, peft, vllm, sglang, llama.cpp or deepseek-inference: only that one, "
+         "and what it refuses is a finding")
+      ->group(compatibility);
+  app.add_option("--hardware", s.hardware, "GPUs it is meant for, such as 8xH100-80G")
+      ->group(compatibility);
+  app.add_option("--context", s.context,
+                 "with --hardware: tokens of a sequence; default 4096, or what the model has")
+      ->check(CLI::Range(1, 1 << 24))
+      ->group(compatibility);
+  app.add_option("--batch", s.batch, "with --hardware: sequences at the same time")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str()
+      ->group(compatibility);
   const char* findings = "Findings";
   app.add_option("--fail_on", s.fail_on, "exit with 1 for findings of this severity or worse")
       ->check(CLI::IsMember({"error", "warning"}))

@@ -22,6 +22,13 @@ struct CheckSettings {
   std::string ignore;
   std::string baseline;
   std::int64_t max_findings = 0;
+  bool compatibility = false;
+  std::string from;
+  std::string to;
+  std::string target;
+  std::string hardware;
+  std::int64_t context = 0;
+  std::int64_t batch = 1;
 };
 struct ListSettings {
   std::string path;

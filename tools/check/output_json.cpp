@@ -17,6 +17,25 @@ nlohmann::json lengths_json(const Lengths& lengths) {
           {"histogram", histogram}};
 }
 
+nlohmann::json row_list(const CheckResult& result) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const CheckedTarget& target : result.targets) {
+    for (const CompatibilityRow& row : target.rows) {
+      const Rule* rule = row.rule.empty() ? nullptr : &rule_named(row.rule);
+      rows.push_back({{"path", target.path},
+                      {"section", row.section},
+                      {"subject", row.subject},
+                      {"requirement", row.requirement},
+                      {"verdict", verdict_name(row.verdict)},
+                      {"detail", row.detail},
+                      {"action", or_null(row.action)},
+                      {"source", row.source},
+                      {"rule", rule == nullptr ? nlohmann::json() : nlohmann::json(rule->id)}});
+    }
+  }
+  return rows;
+}
+
 }  // namespace
 
 nlohmann::json finding_json(const Finding& finding, const std::string& root) {
@@ -48,18 +67,23 @@ nlohmann::json as_json(const CheckResult& result) {
         {{"path", target.path}, {"kind", target_name(target.kind)}, {"groups", groups}});
     if (target.lengths.rows > 0) targets.back()["lengths"] = lengths_json(target.lengths);
   }
-  return {{"findings", findings},
-          {"targets", targets},
-          {"summary",
-           {{"errors", result.errors},
-            {"warnings", result.warnings},
-            {"notes", result.notes},
-            {"hidden", result.hidden},
-            {"known", result.known},
-            {"files", result.files},
-            {"tensors", result.tensors},
-            {"bytes", result.bytes},
-            {"seconds", result.seconds}}}};
+  nlohmann::json document{{"findings", findings},
+                          {"targets", targets},
+                          {"summary",
+                           {{"errors", result.errors},
+                            {"warnings", result.warnings},
+                            {"notes", result.notes},
+                            {"hidden", result.hidden},
+                            {"known", result.known},
+                            {"files", result.files},
+                            {"tensors", result.tensors},
+                            {"bytes", result.bytes},
+                            {"seconds", result.seconds}}}};
+  if (!result.compatibility.is_null()) {
+    document["compatibility"] = result.compatibility;
+    document["compatibility"]["rows"] = row_list(result);
+  }
+  return document;
 }
 
 }  // namespace ds::check

@@ -20,6 +20,10 @@ class Painter {
                                                         : "36";
     return (*this)(code, fmt::format("{:<7}", severity_name(severity)));
   }
+  std::string verdict(Verdict verdict) const {
+    const char* code = verdict == Verdict::kOk ? "32" : verdict == Verdict::kNeeds ? "33" : "31";
+    return (*this)(code, fmt::format("{:<7}", verdict_name(verdict)));
+  }
 
  private:
   bool color_;
@@ -48,6 +52,23 @@ std::string lengths_text(const Lengths& lengths) {
   return text;
 }
 
+// Rows under a heading for each section and subject.
+std::string table(const CompatibilityRows& rows, const Painter& paint) {
+  std::string text;
+  const CompatibilityRow* last = nullptr;
+  for (const CompatibilityRow& row : rows) {
+    if (last == nullptr || last->section != row.section || last->subject != row.subject) {
+      text += fmt::format("{}{}\n", last == nullptr ? "" : "\n",
+                          paint("1", fmt::format("{}: {}", row.section, row.subject)));
+    }
+    last = &row;
+    text += fmt::format("  {} {:<20} {} [{}]\n", paint.verdict(row.verdict), row.requirement,
+                        row.detail, row.source);
+    if (!row.action.empty()) text += fmt::format("          do: {}\n", row.action);
+  }
+  return text.empty() ? text : text + "\n";
+}
+
 }  // namespace
 
 std::string as_text(const CheckResult& result, bool color) {
@@ -56,8 +77,11 @@ std::string as_text(const CheckResult& result, bool color) {
   std::size_t next = 0;
   for (std::size_t i = 0; i < result.targets.size(); ++i) {
     const CheckedTarget& target = result.targets[i];
-    text += paint("1", target.path) + fmt::format(": {}", target_name(target.kind));
-    text += target.what.empty() ? "\n" : fmt::format(", {}\n", target.what);
+    const bool machine = target.kind == TargetKind::kMachine;
+    if (!machine) {
+      text += paint("1", target.path) + fmt::format(": {}", target_name(target.kind));
+      text += target.what.empty() ? "\n" : fmt::format(", {}\n", target.what);
+    }
     text += lengths_text(target.lengths);
     const std::size_t first = next;
     while (next < result.findings.size() &&
@@ -71,7 +95,12 @@ std::string as_text(const CheckResult& result, bool color) {
                           rule.id, rule.name, finding.message, finding.fix);
       ++next;
     }
-    text += next == first ? "  nothing found\n\n" : "\n";
+    if (next > first) {
+      text += "\n";
+    } else if (!machine) {
+      text += "  nothing found\n\n";
+    }
+    text += table(target.rows, paint);
   }
   text += fmt::format("{}, {}, {} in {:.3f} s", counted(result.errors, "error"),
                       counted(result.warnings, "warning"), counted(result.notes, "note"),

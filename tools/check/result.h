@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "libcore/check/compatibility.h"
 #include "libcore/check/detect.h"
 #include "libcore/check/finding.h"
 #include "libcore/check/lengths.h"
@@ -17,6 +18,7 @@ struct CheckedTarget {
   std::string what;               // "91,991 tensors in 163 files", may be empty
   std::vector<RuleGroup> groups;  // that were looked at
   Lengths lengths;                // of a dataset's rows
+  CompatibilityRows rows;         // with --compatibility
 };
 
 struct CheckResult {
@@ -33,6 +35,8 @@ struct CheckResult {
   double seconds = 0.0;
   std::string version;
   bool fail_on_warnings = false;
+  // With --compatibility: what was asked, the hardware and this machine; else null.
+  nlohmann::json compatibility;
 
   bool fails(const Rule& rule) const {
     return rule.severity == Severity::kError ||

@@ -38,7 +38,7 @@ TEST_CASE("groups") {
     CHECK(parse_group(group_name(group)) == group);
   }
   CHECK(parse_group("Quantization") == RuleGroup::kQuantisation);
-  CHECK(!parse_group("compatibility"));
+  CHECK(!parse_group("compatible"));
 }
 
 TEST_CASE("findings: filter, order, limit") {

@@ -1,0 +1,97 @@
+// What one input is, as far as the compatibility checks ask.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libcore/check/detect.h"
+#include "libcore/check/finding.h"
+#include "libcore/config/lora_config.h"
+#include "libcore/config/model_config.h"
+#include "libcore/text/chat_template.h"
+
+namespace ds::check {
+
+// How a folder's weights are laid out.
+enum class Layout { kNone, kHuggingFace, kInference, kGguf };
+
+struct TensorFacts {
+  std::int64_t count = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t bytes_bf16 = 0;     // FP8 and wider floats in BF16, scales left out, bias in F32
+  std::uint64_t largest_layer = 0;  // bytes of the largest layer (or head) as it is, MTP left out
+  std::int64_t fp8 = 0;             // E4M3 weights
+  std::int64_t ragged = 0;          // of those, weights with a side that is no multiple of 128
+  std::string ragged_tensor;        // the first of them, and its shape
+  std::string ragged_shape;
+  std::string scale_dtype;        // of the first scale
+  std::int64_t sampled = 0;       // scales that were looked at
+  std::string mantissa_scale;     // the first of those that is no power of two
+  bool prediction_layer = false;  // tensors of layers at and above num_hidden_layers
+  std::string negative_bias;      // a router bias with a value below 0
+};
+
+struct TokenizerFacts {
+  bool json = false;        // tokenizer.json is there
+  bool readable = false;    // and could be read
+  bool other = false;       // tiktoken.model or tokenizer.model instead
+  bool has_config = false;  // tokenizer_config.json
+  std::string token_class;  // tokenizer_class
+  std::int64_t size = 0;
+  std::int64_t max_length = 0;  // model_max_length, 0: not said
+  std::int32_t think = -1, think_end = -1, search = -1;
+  std::string at_think;       // what stands at 128798, in a vocabulary of V3's size
+  std::string template_file;  // where the chat template is
+  DetectedTemplate chat_template;
+  bool has_template = false;
+  bool splits_once = false;  // the template calls split(x, 1)
+};
+
+struct AdapterFacts {
+  nlohmann::json config;  // adapter_config.json
+  std::string base;       // base_model_name_or_path
+  std::int64_t rank = 0;  // largest of its tensors
+  bool dora = false;
+  bool rslora = false;
+  bool experts = false;                  // routed experts are adapted
+  bool embeddings = false;               // embed_tokens or lm_head
+  bool parameters = false;               // target_parameters are in use
+  bool vocabulary = false;               // whole rows or matrices of the vocabulary are in the file
+  std::vector<std::string> kv_b;         // modules kv_b_proj
+  std::vector<std::string> graph_plain;  // modules llama.cpp multiplies by without adapters
+};
+
+struct InputFacts {
+  Detected input;
+  Layout layout = Layout::kNone;
+  // What the plain checks found, by the rule's name: the first finding.
+  std::map<std::string, Finding, std::less<>> found;
+  std::optional<nlohmann::json> json;  // config.json
+  std::optional<ModelConfig> config;
+  bool remote_code = false;  // auto_map in config.json
+  // quantization_config of config.json, which `config` leaves to the checks of its own.
+  bool fp8_declared = false;
+  bool ue8m0 = false;
+  TensorFacts tensors;
+  TokenizerFacts tokenizer;
+  AdapterFacts adapter;
+
+  const Finding* find(std::string_view rule) const {
+    const auto at = found.find(rule);
+    return at == found.end() ? nullptr : &at->second;
+  }
+  std::string file(const std::string& name) const { return (input.path / name).string(); }
+};
+
+// Runs the plain checks without --deep, and reads headers, small files and up to 64 scales. `base`
+// is the model an adapter is checked against, may be null. Throws Error(kIo).
+InputFacts examine(const Detected& input, const ModelConfig* base);
+
+}  // namespace ds::check
