@@ -10,9 +10,9 @@ constexpr std::string_view kBar = "\uff5c";
 constexpr std::string_view kLow = "\u2581";
 constexpr std::size_t kLongest = 64;  // bytes of any control token, and of a misspelt one
 
-// Letters, digits and the slash of what stands between the angle brackets, in lower case. A text
-// with other characters than those that are confused gives nothing.
-std::string skeleton(std::string_view token) {
+// Letters, digits and the slash of what stands between the angle brackets, with `fold` in lower
+// case. A text with other characters than those that are confused gives nothing.
+std::string skeleton(std::string_view token, bool fold = true) {
   std::string out;
   for (std::size_t i = 0; i < token.size();) {
     const std::string_view rest = token.substr(i);
@@ -24,7 +24,7 @@ std::string skeleton(std::string_view token) {
     if (c == '|' || c == '_' || c == ' ' || c == '-') continue;
     const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     if (!letter && !(c >= '0' && c <= '9') && c != '/' && c != '<' && c != '>') return "";
-    out += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+    out += static_cast<char>(fold && c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
   }
   return out;
 }
@@ -78,6 +78,10 @@ std::vector<NearMiss> near_misses(std::string_view text, std::size_t limit) {
     found.push_back({at, std::string(token), known->second});
   }
   return found;
+}
+
+bool same_letters(const NearMiss& miss) {
+  return skeleton(miss.found, false) == skeleton(miss.meant, false);
 }
 
 std::vector<std::string> wide_tokens(std::string_view text) {

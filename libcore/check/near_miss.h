@@ -18,6 +18,9 @@ struct NearMiss {
 // Stretches of `text` between < and > that become a control token when bars, low lines, spaces and
 // case are ignored, and are not one as they stand; at most `limit`.
 std::vector<NearMiss> near_misses(std::string_view text, std::size_t limit);
+// Whether bars, low lines and spaces are all that is wrong: with another case it may be the token
+// of another model (<|user|>).
+bool same_letters(const NearMiss& miss);
 // Control tokens with wide bars ("<\uff5c...\uff5c>") in `text`, each once.
 std::vector<std::string> wide_tokens(std::string_view text);
 

@@ -99,18 +99,20 @@ std::string rules_markdown() {
       if (static_cast<std::size_t>(rule.group) != group) continue;
       if (!any) text += fmt::format("\n## {}\n", kGroupTitles[group]);
       any = true;
-      text += fmt::format("\n### {} {}\n\n**{}.** {}\n\n- Why: {}\n- Fix: {}\n- Source: {}\n",
-                          rule.id, rule.name, severity_name(rule.severity), rule.summary, rule.why,
-                          rule.fix, rule.source);
+      text += fmt::format(
+          "\n### {} {}\n\n**{}.** {}\n\n- Why: {}\n- Fix: {}\n{}- Source: {}\n", rule.id, rule.name,
+          severity_name(rule.severity), rule.summary, rule.why, rule.fix,
+          rule.fixable ? "- Repaired by `--fix` where nothing is in doubt\n" : "", rule.source);
     }
   }
   return text;
 }
 
 std::string explain(const Rule& rule) {
-  return fmt::format("{} {} ({}, {})\n\n{}\n\nwhy     {}\nfix     {}\nsource  {}\n", rule.id,
-                     rule.name, group_name(rule.group), severity_name(rule.severity), rule.summary,
-                     rule.why, rule.fix, rule.source);
+  return fmt::format(
+      "{} {} ({}, {})\n\n{}\n\nwhy     {}\nfix     {}\n{}source  {}\n", rule.id, rule.name,
+      group_name(rule.group), severity_name(rule.severity), rule.summary, rule.why, rule.fix,
+      rule.fixable ? "        --fix does it where nothing is in doubt\n" : "", rule.source);
 }
 
 }  // namespace ds::check

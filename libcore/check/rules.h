@@ -36,6 +36,7 @@ struct Rule {
   std::string_view why;      // what goes wrong otherwise
   std::string_view fix;      // what to do about it
   std::string_view source;   // where the fact comes from
+  bool fixable = false;      // --fix knows the one right answer (libcore/check/fix.h)
 };
 
 // All rules, by id.

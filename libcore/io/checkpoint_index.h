@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -101,5 +103,8 @@ struct ShardIndex {
 // `name` is the file's name in messages. Empty or absent metadata is fine. Throws Error(kBadInput)
 // for bad JSON, no weight_map, a tensor named twice, a shard name that is no plain file name.
 ShardIndex parse_shard_index(std::string_view text, const std::string& name);
+// The text of an index as transformers writes it; `files`: the file of each tensor.
+std::string shard_index_text(const std::map<std::string, std::string>& files,
+                             const nlohmann::json& metadata);
 
 }  // namespace ds

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <unordered_map>
 
@@ -191,6 +192,11 @@ ShardIndex parse_shard_index(std::string_view text, const std::string& name) {
             ? "this is a Git LFS pointer, not the file itself: run 'git lfs pull'"
             : "");
   }
+}
+
+std::string shard_index_text(const std::map<std::string, std::string>& files,
+                             const nlohmann::json& metadata) {
+  return nlohmann::json{{"metadata", metadata}, {"weight_map", files}}.dump(2) + "\n";
 }
 
 }  // namespace ds

@@ -15,6 +15,7 @@
 #include "libcore/check/detect.h"
 #include "libcore/cli/environment.h"
 #include "tools/check/compatibility.h"
+#include "tools/check/fixes.h"
 #include "tools/check/result.h"
 #include "tools/check/rules.h"
 
@@ -248,33 +249,70 @@ void sum_up(const Findings& findings, const std::set<std::string>& baseline,
   }
 }
 
+class Session {
+ public:
+  Session(const CheckSettings& settings, cli::Run& run)
+      : settings_(settings),
+        run_(run),
+        filter_(settings.select, settings.ignore),
+        baseline_(read_baseline(settings.baseline)),
+        deep_{.threads = run.threads(), .progress = [&run](std::uint64_t done, std::uint64_t all) {
+                run.progress(fmt::format("read {} of {}", format_bytes(done), format_bytes(all)),
+                             static_cast<double>(done) / static_cast<double>(all));
+              }} {}
+
+  // Looks at all targets; `found` gets every finding that was asked for and is not in the baseline.
+  CheckResult examine(const std::vector<Detected>& targets, std::vector<Finding>* found) {
+    CheckResult result;
+    result.version = run_.version();
+    result.fail_on_warnings = settings_.fail_on == "warning";
+    Findings findings([&](const Rule& rule) { return filter_.wants(rule); });
+    const auto datasets = std::count_if(targets.begin(), targets.end(), [](const Detected& target) {
+      return target.kind == TargetKind::kDataset;
+    });
+    Checker checker(settings_, settings_.deep ? &deep_ : nullptr, findings, result, datasets > 1);
+    std::optional<Compatibility> compatibility = make_compatibility(settings_, findings);
+    for (const Detected& target : targets) {
+      checker.check(target, compatibility ? &*compatibility : nullptr);
+    }
+    if (compatibility) compatibility->finish(result);
+    run_.progress_clear();
+    if (found != nullptr) {
+      for (Finding& finding : findings.sorted()) {
+        if (baseline_.count(fingerprint(finding, result.root(finding))) == 0) {
+          found->push_back(std::move(finding));
+        }
+      }
+    }
+    sum_up(findings, baseline_, settings_.max_findings, result);
+    return result;
+  }
+
+ private:
+  const CheckSettings& settings_;
+  cli::Run& run_;
+  RuleFilter filter_;
+  std::set<std::string> baseline_;
+  DeepOptions deep_;
+};
+
 }  // namespace
 
 void run_check(const CheckSettings& settings, cli::Run& run) {
   const auto start = std::chrono::steady_clock::now();
-  const RuleFilter filter(settings.select, settings.ignore);
-  const std::set<std::string> baseline = read_baseline(settings.baseline);
-  CheckResult result;
-  result.version = run.version();
-  result.fail_on_warnings = settings.fail_on == "warning";
-  Findings findings([&](const Rule& rule) { return filter.wants(rule); });
-  const DeepOptions deep{
-      .threads = run.threads(), .progress = [&](std::uint64_t done, std::uint64_t all) {
-        run.progress(fmt::format("read {} of {}", format_bytes(done), format_bytes(all)),
-                     static_cast<double>(done) / static_cast<double>(all));
-      }};
-  const std::vector<Detected> targets = targets_of(settings);
-  const auto datasets = std::count_if(targets.begin(), targets.end(), [](const Detected& target) {
-    return target.kind == TargetKind::kDataset;
-  });
-  Checker checker(settings, settings.deep ? &deep : nullptr, findings, result, datasets > 1);
-  std::optional<Compatibility> compatibility = make_compatibility(settings, findings);
-  for (const Detected& target : targets) {
-    checker.check(target, compatibility ? &*compatibility : nullptr);
+  const bool fixes = settings.fix || !settings.fix_output.empty();
+  Session session(settings, run);
+  std::vector<Detected> targets = targets_of(settings);
+  std::vector<Finding> found;
+  CheckResult result = session.examine(targets, fixes ? &found : nullptr);
+  if (fixes) {
+    FixResult fixed = apply_fixes(settings, targets, found);
+    if (!fixed.written.empty()) result = session.examine(targets, nullptr);
+    result.fix = std::move(fixed);
+    for (const Repair& repair : result.fix->repairs) {
+      run.event("deepseek/repair/1", repair_json(repair));
+    }
   }
-  if (compatibility) compatibility->finish(result);
-  run.progress_clear();
-  sum_up(findings, baseline, settings.max_findings, result);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   for (const Finding& finding : result.findings) {

@@ -54,6 +54,11 @@ void declare_check(CLI::App& app, CheckSettings& s) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(findings);
+  const char* repairs = "Repairs";
+  app.add_flag("--fix", s.fix, "repair what has one right answer; FILE is kept as FILE.orig")
+      ->group(repairs);
+  app.add_option("--fix_output", s.fix_output, "repair into this new file or folder instead")
+      ->group(repairs);
 }
 
 void declare_list(CLI::App& app, ListSettings& s) {

@@ -29,6 +29,8 @@ struct CheckSettings {
   std::string hardware;
   std::int64_t context = 0;
   std::int64_t batch = 1;
+  bool fix = false;
+  std::string fix_output;
 };
 struct ListSettings {
   std::string path;

@@ -51,7 +51,18 @@ nlohmann::json finding_json(const Finding& finding, const std::string& root) {
           {"found", or_null(finding.found)},
           {"expected", or_null(finding.expected)},
           {"fix", finding.fix},
+          {"fixable", finding.rule->fixable},
           {"fingerprint", fingerprint(finding, root)}};
+}
+
+nlohmann::json repair_json(const Repair& repair) {
+  return {{"rule", repair.rule->id},
+          {"name", repair.rule->name},
+          {"file", repair.file},
+          {"line", repair.line > 0 ? nlohmann::json(repair.line) : nlohmann::json()},
+          {"key", or_null(repair.key)},
+          {"before", repair.before},
+          {"after", repair.after}};
 }
 
 nlohmann::json as_json(const CheckResult& result) {
@@ -82,6 +93,26 @@ nlohmann::json as_json(const CheckResult& result) {
   if (!result.compatibility.is_null()) {
     document["compatibility"] = result.compatibility;
     document["compatibility"]["rows"] = row_list(result);
+  }
+  if (result.fix) {
+    const FixResult& fix = *result.fix;
+    nlohmann::json& out = document["fix"];
+    out = {{"written", nlohmann::json::array()},
+           {"repairs", nlohmann::json::array()},
+           {"not_repaired", nlohmann::json::array()},
+           {"hidden", fix.hidden}};
+    for (const auto& [file, backup] : fix.written) {
+      out["written"].push_back({{"file", file}, {"backup", or_null(backup)}});
+    }
+    for (const Repair& repair : fix.repairs) out["repairs"].push_back(repair_json(repair));
+    for (const NotRepaired& one : fix.left) {
+      out["not_repaired"].push_back(
+          {{"rule", one.rule->id},
+           {"name", one.rule->name},
+           {"file", one.file},
+           {"line", one.line > 0 ? nlohmann::json(one.line) : nlohmann::json()},
+           {"reason", one.reason}});
+    }
   }
   return document;
 }

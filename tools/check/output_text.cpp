@@ -69,11 +69,35 @@ std::string table(const CompatibilityRows& rows, const Painter& paint) {
   return text.empty() ? text : text + "\n";
 }
 
+std::string place(const std::string& file, std::int64_t line) {
+  return line > 0 ? fmt::format("{}: line {}", file, line) : file;
+}
+
+std::string fix_text(const FixResult& fix, const Painter& paint) {
+  std::string text = paint("1", "repairs") + "\n";
+  for (const Repair& repair : fix.repairs) {
+    const std::string after = repair.after.empty() ? "removed" : repair.after;
+    text += fmt::format("  {} {}\n    {}: {}: {} -> {}\n", repair.rule->id, repair.rule->name,
+                        place(repair.file, repair.line), repair.key, repair.before, after);
+  }
+  for (const auto& [file, backup] : fix.written) {
+    text += fmt::format("  wrote {}{}\n", file,
+                        backup.empty() ? "" : fmt::format(" (as it was: {})", backup));
+  }
+  for (const NotRepaired& one : fix.left) {
+    text += fmt::format("  not repaired: {} {}\n    {}: {}\n", one.rule->id, one.rule->name,
+                        place(one.file, one.line), one.reason);
+  }
+  if (fix.written.empty()) text += "  nothing was written\n";
+  if (fix.hidden > 0) text += fmt::format("  and {} more\n", format_count(fix.hidden));
+  return text + "\n";
+}
+
 }  // namespace
 
 std::string as_text(const CheckResult& result, bool color) {
   const Painter paint(color);
-  std::string text;
+  std::string text = result.fix ? fix_text(*result.fix, paint) : "";
   std::size_t next = 0;
   for (std::size_t i = 0; i < result.targets.size(); ++i) {
     const CheckedTarget& target = result.targets[i];

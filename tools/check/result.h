@@ -2,12 +2,14 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "libcore/check/compatibility.h"
 #include "libcore/check/detect.h"
 #include "libcore/check/finding.h"
+#include "libcore/check/fix.h"
 #include "libcore/check/lengths.h"
 
 namespace ds::check {
@@ -19,6 +21,18 @@ struct CheckedTarget {
   std::vector<RuleGroup> groups;  // that were looked at
   Lengths lengths;                // of a dataset's rows
   CompatibilityRows rows;         // with --compatibility
+};
+
+// What --fix did before the findings were looked for again.
+struct FixResult {
+  struct Written {
+    std::string file;
+    std::string backup;  // empty: nothing stood there, or another place was asked for
+  };
+  std::vector<Written> written;
+  std::vector<Repair> repairs;
+  std::vector<NotRepaired> left;
+  std::int64_t hidden = 0;  // repairs and reasons beyond the kept ones
 };
 
 struct CheckResult {
@@ -37,6 +51,7 @@ struct CheckResult {
   bool fail_on_warnings = false;
   // With --compatibility: what was asked, the hardware and this machine; else null.
   nlohmann::json compatibility;
+  std::optional<FixResult> fix;
 
   bool fails(const Rule& rule) const {
     return rule.severity == Severity::kError ||
@@ -49,6 +64,9 @@ struct CheckResult {
 
 // The fields of a finding as cli.md names them; those that do not apply are null.
 nlohmann::json finding_json(const Finding& finding, const std::string& root);
+
+// Fields of the event deepseek/repair/1.
+nlohmann::json repair_json(const Repair& repair);
 
 std::string as_text(const CheckResult& result, bool color);
 nlohmann::json as_json(const CheckResult& result);

@@ -21,6 +21,7 @@ nlohmann::json rule_json(const Rule& rule) {
           {"summary", rule.summary},
           {"why", rule.why},
           {"fix", rule.fix},
+          {"fixable", rule.fixable},
           {"source", rule.source}};
 }
 

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
+#include "libcore/io/checkpoint_index.h"
 #include "libcore/io/safetensors_header.h"
 
 namespace ds::convert {
@@ -35,7 +37,7 @@ std::uint64_t bytes_of(const Unit& unit) {
 CheckpointPlan lay_out(const std::vector<std::vector<const Unit*>>& files,
                        const std::vector<std::string>& names) {
   CheckpointPlan plan;
-  nlohmann::json map = nlohmann::json::object();
+  std::map<std::string, std::string> map;
   std::uint64_t total = 0;
   for (std::size_t i = 0; i < files.size(); ++i) {
     std::vector<Unit> units;
@@ -49,8 +51,7 @@ CheckpointPlan lay_out(const std::vector<std::vector<const Unit*>>& files,
     plan.files.push_back(plan_safetensors(names[i], units, {{"format", "pt"}}));
   }
   if (files.size() > 1 || (files.size() == 1 && names[0] != "model.safetensors")) {
-    plan.index =
-        nlohmann::json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(2) + "\n";
+    plan.index = shard_index_text(map, {{"total_size", total}});
   }
   return plan;
 }
