@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
 #include <map>
 #include <system_error>
 
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
 #include "libcore/check/checks.h"
+#include "libcore/check/other_form.h"
+#include "libcore/config/inference_names.h"
 
 namespace ds::check {
 namespace {
@@ -60,22 +61,6 @@ const char* rule_of(ContainerDefect defect) {
   }
 }
 
-// What a file of the wrong form is after all; nullptr when nothing is recognised.
-const char* other_form(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string head(64, '\0');
-  in.read(head.data(), static_cast<std::streamsize>(head.size()));
-  head.resize(static_cast<std::size_t>(in.gcount()));
-  if (head.starts_with("version https://git-lfs")) return "lfs-pointer";
-  if (head.starts_with("<!DOCTYPE") || head.starts_with("<!doctype") || head.starts_with("<html")) {
-    return "web-page";
-  }
-  if (head.starts_with("PK\x03\x04") || head.starts_with("GGUF") || head.starts_with("\x80\x02")) {
-    return "wrong-container";
-  }
-  return nullptr;
-}
-
 // `message` of an Error without the path in front, which the finding has in its own field.
 void add_defect(const fs::path& path, ContainerDefect defect, const std::string& subject,
                 const std::string& message, Findings& findings) {
@@ -88,7 +73,9 @@ void add_defect(const fs::path& path, ContainerDefect defect, const std::string&
 void check_entries(const SafetensorsFile& file, Findings& findings) {
   const std::string path = file.path().string();
   const auto format = file.metadata().find("format");
-  if (format == file.metadata().end() || format->second != "pt") {
+  // The reference writes the shards of the inference layout without metadata.
+  const bool inference = parse_inference_shard(file.path().filename().string()).has_value();
+  if (!inference && (format == file.metadata().end() || format->second != "pt")) {
     const std::string found =
         format == file.metadata().end() ? "no format" : quote_text(format->second);
     findings.add(

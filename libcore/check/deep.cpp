@@ -3,18 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <exception>
 #include <map>
-#include <mutex>
-#include <thread>
 #include <utility>
 
-#include "libcore/base/error.h"
 #include "libcore/base/format.h"
-#include "libcore/base/stop.h"
 #include "libcore/check/alike.h"
+#include "libcore/check/stretches.h"
 #include "libcore/check/tensor_stats.h"
 
 namespace ds::check {
@@ -22,7 +17,6 @@ namespace {
 
 using kernels::DType;
 
-constexpr std::size_t kStretch = std::size_t{4} << 20;
 // No real scale of this family is outside: 1e-4 / 448 is the smallest that quantising makes, and
 // weights of a block above 1000 do not occur.
 constexpr double kSmallestScale = 1e-9;
@@ -37,107 +31,39 @@ constexpr std::size_t kFewSiblings = 4;
 constexpr std::uint64_t kSmallMatrix = 64;  // elements: below, equal contents may be chance
 constexpr std::uint64_t kEnoughScales = 16;
 
-// One stretch of one tensor.
-struct Stretch {
-  std::int32_t entry = 0;
-  std::uint64_t begin = 0;  // of the tensor's bytes
-  std::uint64_t end = 0;
-};
-
-class Reader {
- public:
-  Reader(const TensorSurvey& survey, const DeepOptions& options)
-      : survey_(survey), options_(options), scale_(survey.entries().size()) {
-    survey.each(
-        [&](std::int64_t, std::int64_t, const TensorSlot&, const TensorSurvey::Place& place) {
-          if (place.scale >= 0) scale_[static_cast<std::size_t>(place.scale)] = true;
-        });
-    std::vector<std::int32_t> order(survey.entries().size());
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int32_t>(i);
-    // In the order of the bytes on disk.
-    std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-      const auto& x = survey.entries()[static_cast<std::size_t>(a)];
-      const auto& y = survey.entries()[static_cast<std::size_t>(b)];
-      return x.file != y.file ? x.file->path() < y.file->path() : x.tensor->begin < y.tensor->begin;
-    });
-    for (const std::int32_t entry : order) {
-      const TensorInfo& tensor = survey.tensor(entry);
-      total_ += tensor.bytes();
-      for (std::uint64_t at = 0; at < tensor.bytes(); at += kStretch) {
-        stretches_.push_back({entry, at, std::min(tensor.bytes(), at + kStretch)});
-      }
-    }
-    parts_.resize(stretches_.size());
-  }
-
-  // Statistics by entry.
-  std::vector<TensorStats> run() {
-    std::vector<std::thread> others;
-    for (int i = 1; i < options_.threads; ++i) others.emplace_back([this] { work(); });
-    work();
-    for (std::thread& other : others) other.join();
-    if (failure_) std::rethrow_exception(failure_);
-    if (stop_requested()) throw Error(ExitCode::kInterrupted, "interrupted while reading data");
-    std::vector<TensorStats> stats(survey_.entries().size());
-    for (std::size_t i = 0; i < stretches_.size(); ++i) {
-      append(stats[static_cast<std::size_t>(stretches_[i].entry)], parts_[i]);
-    }
-    return stats;
-  }
-
- private:
-  void work() {
-    try {
-      for (std::size_t i = next_++; i < stretches_.size(); i = next_++) {
-        if (stop_requested()) break;
-        read(i);
-      }
-    } catch (...) {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (!failure_) failure_ = std::current_exception();
-      next_ = stretches_.size();
+// Statistics by entry.
+std::vector<TensorStats> read_all(const TensorSurvey& survey, const DeepOptions& options) {
+  std::vector<bool> is_scale(survey.entries().size());
+  survey.each([&](std::int64_t, std::int64_t, const TensorSlot&, const TensorSurvey::Place& place) {
+    if (place.scale >= 0) is_scale[static_cast<std::size_t>(place.scale)] = true;
+  });
+  std::vector<std::size_t> order(survey.entries().size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  // In the order of the bytes on disk.
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    const auto& x = survey.entries()[a];
+    const auto& y = survey.entries()[b];
+    return x.file != y.file ? x.file->path() < y.file->path() : x.tensor->begin < y.tensor->begin;
+  });
+  std::vector<Stretch> stretches;
+  std::vector<std::size_t> owner;  // entry of each
+  for (const std::size_t entry : order) {
+    const auto& [file, tensor] = survey.entries()[entry];
+    for (std::uint64_t at = tensor->begin; at < tensor->end; at += kStretchBytes) {
+      stretches.push_back({&file->file(), at, std::min(tensor->end, at + kStretchBytes)});
+      owner.push_back(entry);
     }
   }
-
-  void read(std::size_t i) {
-    const Stretch& stretch = stretches_[i];
-    const auto at = [&](const Stretch& one) {
-      const auto& entry = survey_.entries()[static_cast<std::size_t>(one.entry)];
-      return std::pair{entry.file, entry.tensor->begin + one.begin};
-    };
-    // The next ones are on their way while this one is looked at.
-    const std::size_t ahead = i + static_cast<std::size_t>(options_.threads);
-    if (ahead < stretches_.size()) {
-      const auto [file, offset] = at(stretches_[ahead]);
-      file->file().will_need(offset, stretches_[ahead].end - stretches_[ahead].begin);
-    }
-    const auto [file, offset] = at(stretch);
-    const auto size = static_cast<std::size_t>(stretch.end - stretch.begin);
-    const std::span<const std::byte> bytes(file->file().data() + offset, size);
-    const DType dtype = survey_.tensor(stretch.entry).dtype;
-    parts_[i] = scan(dtype, bytes);
-    if (dtype == DType::kF32 && scale_[static_cast<std::size_t>(stretch.entry)]) {
-      scan_scales(bytes, parts_[i]);
-    }
-    file->file().dont_need(offset, size);
-    const std::uint64_t done = done_ += size;
-    if (options_.progress && i % 64 == 0) {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      options_.progress(done, total_);
-    }
-  }
-
-  const TensorSurvey& survey_;
-  const DeepOptions& options_;
-  std::vector<bool> scale_;
-  std::vector<Stretch> stretches_;
-  std::vector<TensorStats> parts_;
-  std::uint64_t total_ = 0;
-  std::atomic<std::size_t> next_{0};
-  std::atomic<std::uint64_t> done_{0};
-  std::mutex mutex_;
-  std::exception_ptr failure_;
-};
+  std::vector<TensorStats> parts(stretches.size());
+  read_stretches(stretches, options, [&](std::size_t i, std::span<const std::byte> bytes) {
+    const DType dtype = survey.entries()[owner[i]].tensor->dtype;
+    parts[i] = scan(dtype, bytes);
+    if (dtype == DType::kF32 && is_scale[owner[i]]) scan_scales(bytes, parts[i]);
+  });
+  std::vector<TensorStats> stats(survey.entries().size());
+  for (std::size_t i = 0; i < stretches.size(); ++i) append(stats[owner[i]], parts[i]);
+  return stats;
+}
 
 class DataCheck {
  public:
@@ -340,7 +266,7 @@ void check_data(const CheckpointTarget& target, const TensorSurvey& survey,
   const auto block = config.find("quantization_config");
   const bool ue8m0 = block != config.end() && block->is_object() && block->contains("scale_fmt") &&
                      block->at("scale_fmt") == "ue8m0";
-  DataCheck(survey, Reader(survey, options).run(), target.path_of("config.json"), ue8m0, findings)
+  DataCheck(survey, read_all(survey, options), target.path_of("config.json"), ue8m0, findings)
       .run();
 }
 
@@ -349,7 +275,7 @@ void check_data(const SafetensorsFile& file, const DeepOptions& options, Finding
   for (const std::uint32_t at : file.name_order()) entries.push_back({&file, &file.tensors()[at]});
   const ExpectedTensors none{ModelConfig{}};
   const TensorSurvey survey(none, entries);
-  DataCheck(survey, Reader(survey, options).run(), "", false, findings).run();
+  DataCheck(survey, read_all(survey, options), "", false, findings).run();
 }
 
 }  // namespace ds::check

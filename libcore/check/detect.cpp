@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "libcore/base/error.h"
+#include "libcore/config/inference_names.h"
+#include "libcore/io/gguf.h"
 
 namespace ds::check {
 namespace {
@@ -13,8 +15,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kKnown =
-    "known are: a checkpoint folder, a safetensors file, an adapter folder, a tokenizer folder or "
-    "tokenizer.json, a dataset (.jsonl or .json)";
+    "known are: a checkpoint folder, a safetensors file, a GGUF file, a folder of inference "
+    "shards, "
+    "an adapter folder, a tokenizer folder or tokenizer.json, a dataset (.jsonl or .json)";
 
 bool there(const fs::path& path) {
   std::error_code ignored;
@@ -52,6 +55,10 @@ Detected detect_folder(const fs::path& folder) {
   if (has("adapter_config.json") || has("adapter_model.safetensors") || has("adapter_model.bin")) {
     return {TargetKind::kAdapter, folder};
   }
+  if (is_inference_folder(folder)) return {TargetKind::kInference, folder};
+  if (!has("config.json") && any([](const std::string& name) { return name.ends_with(".gguf"); })) {
+    return {TargetKind::kGguf, folder};
+  }
   if (has("config.json") || any([](const std::string& name) {
         return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
       })) {
@@ -70,10 +77,25 @@ fs::path folder_of(const fs::path& file) {
   return parent.empty() ? fs::path(".") : parent;
 }
 
+// A model, or an adapter by its general.type; a file that cannot be read is taken for a model.
+Detected detect_gguf(const fs::path& path) {
+  try {
+    const GgufFile file = GgufFile::open(path);
+    const GgufKey* type = file.find_key("general.type");
+    if (type != nullptr && type->type == GgufValueType::kString && type->text() == "adapter") {
+      return {TargetKind::kGgufAdapter, path};
+    }
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::kBadInput) throw;
+  }
+  return {TargetKind::kGguf, path};
+}
+
 Detected detect_file(const fs::path& path) {
   const std::string name = path.filename().string();
   if (name == "config.json" || name.ends_with(".safetensors.index.json")) {
-    return {TargetKind::kCheckpoint, folder_of(path)};
+    const bool inference = is_inference_folder(folder_of(path));
+    return {inference ? TargetKind::kInference : TargetKind::kCheckpoint, folder_of(path)};
   }
   if (name == "adapter_config.json") return {TargetKind::kAdapter, folder_of(path)};
   if (name == "adapter_model.safetensors") return {TargetKind::kAdapter, folder_of(path)};
@@ -84,9 +106,7 @@ Detected detect_file(const fs::path& path) {
   if (name.ends_with(".safetensors")) return {TargetKind::kShard, path};
   if (name.ends_with(".jsonl") || name.ends_with(".json")) return {TargetKind::kDataset, path};
   const std::string head = first_bytes(path);
-  if (head.starts_with("GGUF") || name.ends_with(".gguf")) {
-    throw Error(ExitCode::kBadInput, path.string() + ": GGUF files are not checked yet", kKnown);
-  }
+  if (head.starts_with("GGUF") || name.ends_with(".gguf")) return detect_gguf(path);
   // A safetensors header begins with its length and a brace.
   if (head.size() > 8 && head[8] == '{' && head[7] == '\0') return {TargetKind::kShard, path};
   const std::size_t text = head.find_first_not_of(" \t\r\n\xef\xbb\xbf");
@@ -114,6 +134,12 @@ std::string_view target_name(TargetKind kind) {
       return "tokenizer";
     case TargetKind::kMachine:
       return "machine";
+    case TargetKind::kGguf:
+      return "gguf";
+    case TargetKind::kGgufAdapter:
+      return "gguf-adapter";
+    case TargetKind::kInference:
+      return "inference";
     default:
       return "dataset";
   }

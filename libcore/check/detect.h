@@ -7,12 +7,24 @@
 
 namespace ds::check {
 
-enum class TargetKind { kCheckpoint, kShard, kAdapter, kTokenizer, kDataset, kMachine };
+enum class TargetKind {
+  kCheckpoint,
+  kShard,
+  kAdapter,
+  kTokenizer,
+  kDataset,
+  kGguf,
+  kGgufAdapter,
+  kInference,
+  kMachine
+};
 std::string_view target_name(TargetKind kind);  // "checkpoint", "shard", ...
 
 struct Detected {
   TargetKind kind = TargetKind::kCheckpoint;
-  std::filesystem::path path;  // a folder for checkpoints, adapters and tokenizers, else a file
+  // A folder for checkpoints, inference shards, adapters and tokenizers; a file, any part or the
+  // folder for GGUF; else a file.
+  std::filesystem::path path;
 };
 
 // By the names in a folder, and a file's name and first bytes. A file such as config.json or

@@ -14,5 +14,7 @@ std::span<const Rule> tokenizer_rules();  // and template
 std::span<const Rule> dataset_rules();
 std::span<const Rule> adapter_rules();
 std::span<const Rule> compatibility_rules();  // and hardware
+std::span<const Rule> gguf_rules();           // of several groups
+std::span<const Rule> inference_rules();      // of several groups
 
 }  // namespace ds::check

@@ -31,7 +31,7 @@ std::vector<Rule> all_rules() {
   std::vector<Rule> all;
   for (const auto table :
        {container_rules(), architecture_rules(), quantisation_rules(), tokenizer_rules(),
-        dataset_rules(), adapter_rules(), compatibility_rules()}) {
+        dataset_rules(), adapter_rules(), compatibility_rules(), gguf_rules(), inference_rules()}) {
     all.insert(all.end(), table.begin(), table.end());
   }
   std::stable_sort(all.begin(), all.end(),

@@ -4,11 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "libcore/base/format.h"
 #include "libcore/base/utf8.h"
-#include "libcore/check/near_miss.h"
-#include "libcore/check/template_probes.h"
-#include "libcore/text/chat_template.h"
+#include "libcore/check/template_text.h"
 
 namespace ds::check {
 namespace {
@@ -47,11 +44,9 @@ class TemplateCheck {
         settings_ != text) {
       add("two-templates", place, "tokenizer_config.json has another chat_template");
     }
-    const DetectedTemplate detected = examine_chat_template(text);
-    marks(place, text);
-    meaning(place, text, detected, detected.kind);
-    if (detected.kind) kind(place, text, *detected.kind);
-    others(text, detected.kind);
+    const auto found = check_template_text(at(place, text), findings_);
+    if (found) kind(place, text, *found);
+    others(text, found);
   }
 
  private:
@@ -71,84 +66,12 @@ class TemplateCheck {
                          .expected = expected});
   }
 
-  void marks(const Place& place, const std::string& text) {
-    for (const NearMiss& miss : near_misses(text, 3)) {
-      add("template-near-miss", place,
-          fmt::format("the chat template has {} at byte {}, the control token is {}",
-                      quote_text(miss.found), miss.offset, quote_text(miss.meant)),
-          miss.found, miss.meant);
-    }
-    for (const std::string& token : wide_tokens(text)) {
-      if (tokenizer_.id_of(token) >= 0) continue;
-      add("template-token-missing", place,
-          fmt::format("the chat template writes {}, which is no token of tokenizer.json",
-                      quote_text(token)),
-          token);
-    }
-  }
-
-  // What is known of the text, and what it writes; compared as `kind`, when there is one.
-  void meaning(const Place& place, const std::string& text, const DetectedTemplate& detected,
-               std::optional<ChatTemplate> kind) {
-    bool broken = false;
-    for (const std::string& note : detected.notes) broken = broken || has(note, "without its end");
-    TemplateVerdict verdict;
-    // Without a kind only the grammar is judged.
-    if (!broken) verdict = judge_chat_template(text, kind.value_or(ChatTemplate::kV31));
-    using Kind = TemplateVerdict::Kind;
-    const bool writes = kind && !broken;
-    for (const std::string& note : detected.notes) {
-      const bool foreign = has(note, "none of DeepSeek's") || has(note, "not supported");
-      const bool alike = has(note, "though much like it");
-      // What it writes otherwise says more.
-      if (alike && writes && verdict.kind != Kind::kSame && verdict.kind != Kind::kUnknown)
-        continue;
-      add(has(note, "without its end") ? "template-delimiters"
-          : foreign                    ? "template-foreign"
-                                       : "template-changed",
-          place,
-          alike && writes && verdict.kind == Kind::kSame
-              ? fmt::format("{}: it writes the same text in all {} probes", note, verdict.probes)
-              : note);
-    }
-    if (!broken) say(place, verdict, kind);
-  }
-
-  void say(const Place& place, const TemplateVerdict& verdict, std::optional<ChatTemplate> kind) {
-    using Kind = TemplateVerdict::Kind;
-    if (verdict.kind == Kind::kSyntax) {
-      add("template-syntax", place,
-          fmt::format("line {} of the chat template is no Jinja: {}", verdict.line, verdict.what));
-    }
-    if (!kind) return;
-    const std::string_view name = chat_template_name(*kind);
-    if (verdict.kind == Kind::kUnknown) {
-      add("template-not-judged", place,
-          fmt::format("cannot judge this chat template: line {} {}", verdict.line, verdict.what),
-          verdict.what);
-    } else if (verdict.kind == Kind::kFails) {
-      add("template-fails", place,
-          fmt::format("the chat template fails on the probe \"{}\" in line {}: {}{}", verdict.probe,
-                      verdict.line, quote_text(verdict.what), more(verdict)),
-          verdict.what);
-    } else if (verdict.kind == Kind::kDiffers) {
-      // Releases of V2 and R1 have templates that write different texts.
-      const bool one_form = (*kind == ChatTemplate::kV3 || *kind == ChatTemplate::kV31) &&
-                            (model_ == nullptr || model_->model_class != ModelClass::kV2);
-      add(one_form ? "template-writes-otherwise" : "template-other-release", place,
-          fmt::format("the chat template differs from the {} form in the probe \"{}\" at byte {}: "
-                      "it writes {}, the form has {}{}",
-                      name, verdict.probe, verdict.offset, quote_text(verdict.found),
-                      quote_text(verdict.expected), more(verdict)),
-          verdict.found, verdict.expected);
-    }
-  }
-
-  static std::string more(const TemplateVerdict& verdict) {
-    return verdict.others == 0
-               ? std::string(" (the other probes agree)")
-               : fmt::format(" (and {} more of {} probes are not as they should be)",
-                             verdict.others, verdict.probes);
+  TemplateText at(const Place& place, const std::string& text) const {
+    return {.file = (folder_ / place.file).string(),
+            .key = place.key,
+            .text = text,
+            .has_token = [this](const std::string& token) { return tokenizer_.id_of(token) >= 0; },
+            .model = model_};
   }
 
   void kind(const Place& place, const std::string& text, ChatTemplate kind) {
@@ -180,7 +103,7 @@ class TemplateCheck {
       if (++judged > kJudgedTemplates) return;
       const DetectedTemplate detected = examine_chat_template(text);
       const auto as = detected.kind ? detected.kind : kind;
-      if (as) say(place, judge_chat_template(text, *as), as);
+      if (as) check_template_writing(at(place, text), *as, findings_);
     };
     if (settings_.is_string()) judge(setting(), settings_.get<std::string>());
     if (!settings_.is_array()) return;

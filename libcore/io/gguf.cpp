@@ -66,26 +66,6 @@ bool is_integer_type(GgufValueType type) {
   }
 }
 
-// PREFIX of "PREFIX-00002-of-00005.gguf" and the two numbers.
-struct SplitName {
-  std::string prefix;
-  std::size_t part = 0, parts = 0;
-};
-std::optional<SplitName> parse_split_name(const std::string& name) {
-  constexpr std::string_view kShape = "-00000-of-00000.gguf";
-  if (name.size() <= kShape.size()) return std::nullopt;
-  const std::string_view tail = std::string_view(name).substr(name.size() - kShape.size());
-  for (std::size_t i = 0; i < kShape.size(); ++i) {
-    const bool digit = tail[i] >= '0' && tail[i] <= '9';
-    if (kShape[i] == '0' ? !digit : tail[i] != kShape[i]) return std::nullopt;
-  }
-  SplitName split{name.substr(0, name.size() - kShape.size()), 0, 0};
-  std::from_chars(tail.data() + 1, tail.data() + 6, split.part);
-  std::from_chars(tail.data() + 10, tail.data() + 15, split.parts);
-  if (split.part == 0 || split.part > split.parts) return std::nullopt;
-  return split;
-}
-
 std::int64_t split_key(const GgufFile& file, const char* name) {
   const GgufKey* key = file.find_key(name);
   if (key == nullptr) {
@@ -101,7 +81,7 @@ std::filesystem::path model_in(const std::filesystem::path& folder) {
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (!name.ends_with(".gguf")) continue;
-    const auto split = parse_split_name(name);
+    const auto split = parse_gguf_split_name(name);
     if (!split || split->part == 1) found.push_back(entry.path());
   }
   if (found.size() == 1) return found.front();
@@ -255,7 +235,7 @@ GgufModel GgufModel::open(const std::filesystem::path& given) {
   const GgufKey* count_key = model.first().find_key("split.count");
   const std::int64_t count = count_key == nullptr ? 1 : count_key->integer();
   if (count > 1) {
-    const auto split = parse_split_name(path.filename().string());
+    const auto split = parse_gguf_split_name(path.filename().string());
     if (!split || static_cast<std::int64_t>(split->parts) != count) {
       throw Error(
           ExitCode::kBadInput,
@@ -306,10 +286,31 @@ GgufModel GgufModel::open(const std::filesystem::path& given) {
 }
 
 GgufModel::Entry GgufModel::find(std::string_view name) const {
-  const auto at = std::lower_bound(
-      entries_.begin(), entries_.end(), name,
-      [](const Entry& entry, std::string_view wanted) { return entry.tensor->name < wanted; });
-  return at != entries_.end() && at->tensor->name == name ? *at : Entry{};
+  return find_gguf_tensor(entries_, name);
+}
+
+GgufModel::Entry find_gguf_tensor(const std::vector<GgufModel::Entry>& entries,
+                                  std::string_view name) {
+  const auto at = std::lower_bound(entries.begin(), entries.end(), name,
+                                   [](const GgufModel::Entry& entry, std::string_view wanted) {
+                                     return entry.tensor->name < wanted;
+                                   });
+  return at != entries.end() && at->tensor->name == name ? *at : GgufModel::Entry{};
+}
+
+std::optional<GgufSplitName> parse_gguf_split_name(const std::string& name) {
+  constexpr std::string_view kShape = "-00000-of-00000.gguf";
+  if (name.size() <= kShape.size()) return std::nullopt;
+  const std::string_view tail = std::string_view(name).substr(name.size() - kShape.size());
+  for (std::size_t i = 0; i < kShape.size(); ++i) {
+    const bool digit = tail[i] >= '0' && tail[i] <= '9';
+    if (kShape[i] == '0' ? !digit : tail[i] != kShape[i]) return std::nullopt;
+  }
+  GgufSplitName split{name.substr(0, name.size() - kShape.size()), 0, 0};
+  std::from_chars(tail.data() + 1, tail.data() + 6, split.part);
+  std::from_chars(tail.data() + 10, tail.data() + 15, split.parts);
+  if (split.part == 0 || split.part > split.parts) return std::nullopt;
+  return split;
 }
 
 std::string gguf_split_name(const std::string& name, std::size_t part, std::size_t parts) {

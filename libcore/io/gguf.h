@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "libcore/base/error.h"
 #include "libcore/base/mapped_file.h"
 
 namespace ds {
@@ -108,13 +110,44 @@ struct GgufHeader {
   std::uint64_t trailing_bytes = 0;
 };
 
+// What is wrong with a file's bytes, for programs that tell one defect from another.
+enum class GgufDefect {
+  kMagic,        // it does not begin with "GGUF"
+  kVersion,      // a version that is not read, or big-endian
+  kCount,        // more keys or tensors than the file can hold
+  kTruncated,    // the file ends inside the header or before its tensors do
+  kText,         // a name or text that is not UTF-8, empty or too long
+  kValue,        // a value type that is unknown, nested arrays, a bool that is neither 0 nor 1
+  kDuplicate,    // a key or tensor twice
+  kAlignment,    // general.alignment
+  kTensor,       // rank, dimensions or size of a tensor
+  kUnknownType,  // a tensor type that ggml does not define
+  kOverlap,      // a tensor begins before the one before it ends
+  kMisaligned,   // a tensor does not begin at a multiple of the alignment
+  kHole,         // bytes between two tensors belong to none
+};
+class GgufError : public Error {
+ public:
+  // `subject`: the tensor or key concerned, may be empty.
+  GgufError(GgufDefect defect, const std::string& message, std::string hint, std::string subject)
+      : Error(ExitCode::kBadInput, message, std::move(hint)),
+        defect_(defect),
+        subject_(std::move(subject)) {}
+  GgufDefect defect() const { return defect_; }
+  const std::string& subject() const { return subject_; }
+
+ private:
+  GgufDefect defect_;
+  std::string subject_;
+};
+
 // Checks and reads a header; `name` is the file's name in messages. The keys point into `file`.
 // Refused, each with its own message: another magic or version (1, big-endian), a count or length
 // that leads out of the file, text that is no UTF-8, a duplicate key or tensor name, nested arrays,
 // unknown value or tensor types, booleans other than 0 and 1, more than 4 dimensions, a dimension
 // of 0 or a size beyond 63 bits, rows that are no whole blocks, an alignment that is no power of
 // two, tensor data that does not follow the tensor before it at the next multiple of the alignment
-// (ggml refuses that too) or leads out of the file. Throws Error(kBadInput).
+// (ggml refuses that too) or leads out of the file. Throws GgufError, which is Error(kBadInput).
 GgufHeader parse_gguf_header(std::span<const std::byte> file, const std::string& name);
 
 // One mapped file. Opening reads the header only. Throws Error(kIo), Error(kBadInput).
@@ -161,6 +194,10 @@ class GgufModel {
   std::vector<Entry> entries_;
 };
 
+// The entry of that name among entries by name ascending; nullptr tensor when absent.
+GgufModel::Entry find_gguf_tensor(const std::vector<GgufModel::Entry>& entries,
+                                  std::string_view name);
+
 // The key-value part of a file to write, in the order of the calls.
 class GgufKeyWriter {
  public:
@@ -201,6 +238,12 @@ struct GgufLayout {
 // name, more than 4 dimensions.
 GgufLayout layout_gguf(const GgufKeyWriter& keys, const std::vector<GgufTensorToWrite>& tensors);
 
+// PREFIX of "PREFIX-00002-of-00005.gguf" and the two numbers, 1 <= part <= parts.
+struct GgufSplitName {
+  std::string prefix;
+  std::size_t part = 0, parts = 0;
+};
+std::optional<GgufSplitName> parse_gguf_split_name(const std::string& name);
 // "NAME-00002-of-00005.gguf" (`part` counts from 1).
 std::string gguf_split_name(const std::string& name, std::size_t part, std::size_t parts);
 

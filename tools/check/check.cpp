@@ -13,6 +13,8 @@
 #include "libcore/check/dataset_check.h"
 #include "libcore/check/deep.h"
 #include "libcore/check/detect.h"
+#include "libcore/check/gguf_target.h"
+#include "libcore/check/inference_target.h"
 #include "libcore/cli/environment.h"
 #include "tools/check/compatibility.h"
 #include "tools/check/fixes.h"
@@ -33,11 +35,11 @@ std::vector<Detected> targets_of(const CheckSettings& settings) {
   }
   if (!settings.adapter.empty()) {
     Detected adapter = detect(settings.adapter);
-    if (adapter.kind != TargetKind::kAdapter) {
+    if (adapter.kind != TargetKind::kAdapter && adapter.kind != TargetKind::kGgufAdapter) {
       throw Error(
           ExitCode::kBadInput,
           fmt::format("--adapter {}: this is a {}", settings.adapter, target_name(adapter.kind)),
-          "an adapter folder with adapter_config.json is needed");
+          "an adapter folder with adapter_config.json, or a GGUF adapter, is needed");
     }
     targets.push_back(std::move(adapter));
   }
@@ -49,9 +51,10 @@ std::vector<Detected> targets_of(const CheckSettings& settings) {
     }
     targets.push_back({TargetKind::kDataset, settings.dataset});
   }
-  // Checkpoints first: what else is named is checked against them.
+  // Models first: what else is named is checked against them.
   std::stable_partition(targets.begin(), targets.end(), [](const Detected& target) {
-    return target.kind == TargetKind::kCheckpoint;
+    return target.kind == TargetKind::kCheckpoint || target.kind == TargetKind::kInference ||
+           target.kind == TargetKind::kGguf;
   });
   if (targets.empty() && !settings.compatibility) {
     throw Error(ExitCode::kUsage, "nothing to check was named",
@@ -103,6 +106,13 @@ class Checker {
       case TargetKind::kDataset:
         dataset(target.path, checked);
         break;
+      case TargetKind::kGguf:
+      case TargetKind::kGgufAdapter:
+        gguf(target, checked);
+        break;
+      case TargetKind::kInference:
+        inference(target.path, checked);
+        break;
       case TargetKind::kMachine:
         break;  // of no path
     }
@@ -132,6 +142,41 @@ class Checker {
                     target.config() ? &*target.config() : nullptr, findings_);
     const Checkpoint& files = target.inspection().checkpoint;
     count(files.files().size(), files.tensor_count(), files.total_bytes(), checked);
+  }
+
+  void gguf(const Detected& named, CheckedTarget& checked) {
+    const GgufTarget target(named.path, findings_);
+    if (named.kind == TargetKind::kGguf) {
+      checked.groups = {RuleGroup::kContainer, RuleGroup::kArchitecture, RuleGroup::kQuantisation,
+                        RuleGroup::kTokenizer, RuleGroup::kTemplate};
+      const auto config = check_gguf(target, deep_, findings_);
+      if (config) base_ = *config;
+    } else {
+      checked.groups = {RuleGroup::kContainer, RuleGroup::kAdapter};
+      if (target.first() != nullptr) {
+        check_gguf_adapter(target, base_ ? &*base_ : nullptr, deep_, findings_);
+      }
+    }
+    count(target.files().size(), target.entries().size(), target.bytes(), checked);
+  }
+
+  void inference(const fs::path& folder, CheckedTarget& checked) {
+    checked.groups = {RuleGroup::kContainer, RuleGroup::kArchitecture, RuleGroup::kQuantisation,
+                      RuleGroup::kTokenizer, RuleGroup::kTemplate};
+    const InferenceTarget target(folder, findings_);
+    check_inference(target, deep_, findings_);
+    if (target.config()) base_ = *target.config();
+    base_folder_ = folder;
+    check_tokenizer(folder, target.json() ? &*target.json() : nullptr,
+                    target.config() ? &*target.config() : nullptr, findings_);
+    std::uint64_t files = 0, tensors = 0, bytes = 0;
+    for (const auto& shard : target.shards()) {
+      if (shard == nullptr) continue;
+      ++files;
+      tensors += shard->tensors().size();
+      for (const TensorInfo& tensor : shard->tensors()) bytes += tensor.bytes();
+    }
+    count(files, tensors, bytes, checked);
   }
 
   void shard(const fs::path& path, CheckedTarget& checked) {

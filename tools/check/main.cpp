@@ -18,7 +18,7 @@ int main(int argc, char** argv) {
       .subcommands = {{"check", "report what is wrong",
                        [&](CLI::App& app) { declare_check(app, check); },
                        [&](ds::cli::Run& run) { run_check(check, run); }},
-                      {"list", "the tensors of a checkpoint, shard or adapter",
+                      {"list", "the tensors of a checkpoint, shard, GGUF file or adapter",
                        [&](CLI::App& app) { declare_list(app, list); },
                        [&](ds::cli::Run& run) { run_list(list, run); }},
                       {"rules", "everything that is looked for",

@@ -5,11 +5,13 @@ namespace ds::check {
 void declare_check(CLI::App& app, CheckSettings& s) {
   const char* inputs = "Inputs";
   app.add_option("--path,path", s.paths,
-                 "checkpoint, shard, adapter, tokenizer or dataset: what it is gets detected")
+                 "checkpoint, shard, GGUF file, adapter, tokenizer or dataset: what it is gets "
+                 "detected")
       ->delimiter('\n')
       ->group(inputs);
   app.add_option("--model", s.model, "checkpoint folder, or a model's name")->group(inputs);
-  app.add_option("--adapter", s.adapter, "adapter folder; with --model, checked against it")
+  app.add_option("--adapter", s.adapter,
+                 "adapter folder or GGUF adapter; with --model, checked against it")
       ->group(inputs);
   app.add_option("--dataset", s.dataset, "dataset; with --model, checked against its tokenizer")
       ->group(inputs);
@@ -62,7 +64,8 @@ void declare_check(CLI::App& app, CheckSettings& s) {
 }
 
 void declare_list(CLI::App& app, ListSettings& s) {
-  app.add_option("--path,path", s.path, "checkpoint folder, safetensors file or adapter folder")
+  app.add_option("--path,path", s.path,
+                 "checkpoint, safetensors or GGUF file, inference shards or adapter")
       ->required()
       ->group("Inputs");
 }

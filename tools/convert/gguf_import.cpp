@@ -8,7 +8,7 @@
 #include <set>
 
 #include "libcore/base/error.h"
-#include "libcore/config/gguf_names.h"
+#include "libcore/config/gguf_file.h"
 #include "libcore/io/safetensors_header.h"
 #include "tools/convert/config_json.h"
 #include "tools/convert/encode.h"
@@ -24,24 +24,6 @@ namespace fs = std::filesystem;
 using Kind = GgufTensorPlan::Kind;
 
 constexpr std::size_t kMostProblems = 20;
-
-class FileSettings final : public GgufSettings {
- public:
-  explicit FileSettings(const GgufModel& model) : model_(model) {}
-  std::optional<GgufSetting> find(const std::string& key) const override {
-    const GgufKey* found = model_.find_key(key);
-    if (found == nullptr) return std::nullopt;
-    if (found->is_integer()) return found->integer();
-    if (found->is_number()) return found->number();
-    if (found->type == GgufValueType::kBool) return found->boolean();
-    if (found->type == GgufValueType::kString) return std::string(found->text());
-    throw Error(ExitCode::kBadInput, fmt::format("{}: key {} is an array, a single value is needed",
-                                                 model_.first().path().string(), key));
-  }
-
- private:
-  const GgufModel& model_;
-};
 
 bool survives(float value, DType dtype) {
   const float back = dtype == DType::kBF16 ? static_cast<float>(kernels::bf16(value))
@@ -74,28 +56,12 @@ class Importer {
   }
 
  private:
-  GgufModel::Entry needed(const std::string& name) const {
-    const GgufModel::Entry entry = model_.find(name);
-    if (entry.tensor == nullptr || entry.tensor->shape.empty()) {
-      throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is missing", where_, name),
-                  "the file is no whole deepseek2 model");
-    }
-    return entry;
-  }
-
   void read_config() {
-    const FileSettings settings(model_);
+    const GgufFileSettings settings(model_.first());
     // The architecture is told before any of its tensors is looked for.
     const auto architecture = settings.find("general.architecture");
     if (architecture == std::optional<GgufSetting>(GgufSetting(std::string("deepseek2")))) {
-      facts_.mla = model_.find("blk.0.attn_kv_b.weight").tensor != nullptr ? GgufMla::kUnsplit
-                                                                           : GgufMla::kSplit;
-      facts_.tied = model_.find("output.weight").tensor == nullptr;
-      for (const GgufModel::Entry& entry : model_.entries()) {
-        facts_.selection_bias |= entry.tensor->name.ends_with(".exp_probs_b.bias");
-      }
-      facts_.vocabulary_rows = needed("token_embd.weight").tensor->shape.front();
-      facts_.kv_lora_rank = needed("blk.0.attn_kv_a_norm.weight").tensor->shape.front();
+      facts_ = gguf_facts(model_.entries(), where_);
     }
     std::vector<std::string> guesses;
     json_ = config_from_gguf(settings, facts_, where_, guesses);
@@ -218,10 +184,7 @@ class Importer {
   void look_for_unused() {
     for (const GgufModel::Entry& entry : model_.entries()) {
       const std::string& name = entry.tensor->name;
-      // Tables that any loader can compute, and the split copies that some files have beside kv_b.
-      const bool copy = facts_.mla == GgufMla::kUnsplit &&
-                        (name.ends_with(".attn_k_b.weight") || name.ends_with(".attn_v_b.weight"));
-      if (used_.contains(name) || name == "rope_freqs.weight" || copy) continue;
+      if (used_.contains(name) || is_gguf_extra(name, facts_.mla)) continue;
       problem("tensor " + name + " is none of the model's that the keys describe");
     }
   }

@@ -7,11 +7,11 @@
 #include <map>
 
 #include "libcore/base/error.h"
+#include "libcore/config/inference_names.h"
 #include "libcore/io/safetensors_header.h"
 #include "tools/convert/config_json.h"
 #include "tools/convert/encode.h"
 #include "tools/convert/hf_plan.h"
-#include "tools/convert/inference_names.h"
 #include "tools/convert/inference_plan.h"
 
 namespace ds::convert {
@@ -19,19 +19,8 @@ namespace ds::convert {
 namespace {
 
 namespace fs = std::filesystem;
+using Split = InferenceSplit;
 using Parts = std::vector<Checkpoint::Entry>;  // one of each shard that has the tensor, by rank
-
-// "model3-mp8.safetensors" -> 3 and 8.
-bool parse_shard_name(std::string_view name, std::int64_t& rank, std::int64_t& mp) {
-  constexpr std::string_view kStart = "model", kMiddle = "-mp", kEnd = ".safetensors";
-  if (!name.starts_with(kStart) || !name.ends_with(kEnd)) return false;
-  const char* const last = name.data() + name.size() - kEnd.size();
-  const auto first = std::from_chars(name.data() + kStart.size(), last, rank);
-  if (first.ec != std::errc() || last - first.ptr < 4) return false;
-  if (std::string_view(first.ptr, kMiddle.size()) != kMiddle) return false;
-  const auto second = std::from_chars(first.ptr + kMiddle.size(), last, mp);
-  return second.ec == std::errc() && second.ptr == last && rank >= 0 && mp >= 1 && rank < mp;
-}
 
 // Parts joined along a dimension: along rows one after the other, along columns side by side.
 class JoinRecipe final : public Recipe {
@@ -203,27 +192,14 @@ class Importer {
 
 }  // namespace
 
-bool is_inference_folder(const fs::path& folder) {
-  std::error_code error;
-  if (fs::exists(folder / "model.safetensors.index.json", error) ||
-      fs::exists(folder / "model.safetensors", error)) {
-    return false;
-  }
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    std::int64_t rank = 0, mp = 0;
-    if (parse_shard_name(entry.path().filename().string(), rank, mp)) return true;
-  }
-  return false;
-}
-
 InferenceSource open_inference(const fs::path& folder) {
   InferenceSource source;
   source.folder = folder;
   std::int64_t count = 0;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    std::int64_t rank = 0, mp = 0;
-    const std::string name = entry.path().filename().string();
-    if (!parse_shard_name(name, rank, mp)) continue;
+    const auto shard = parse_inference_shard(entry.path().filename().string());
+    if (!shard) continue;
+    const std::int64_t mp = shard->ranks;
     if (count != 0 && mp != count) {
       throw Error(ExitCode::kBadInput,
                   fmt::format("{}: holds shards of {} and of {} ranks, one set is needed",
@@ -232,7 +208,7 @@ InferenceSource open_inference(const fs::path& folder) {
     count = mp;
   }
   for (std::int64_t rank = 0; rank < count; ++rank) {
-    const fs::path path = folder / fmt::format("model{}-mp{}.safetensors", rank, count);
+    const fs::path path = folder / inference_shard_name(rank, count);
     if (!fs::exists(path)) {
       throw Error(ExitCode::kBadInput,
                   fmt::format("{}: shard {} is missing, {} are needed", folder.string(),

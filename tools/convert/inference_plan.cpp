@@ -7,15 +7,17 @@
 #include <optional>
 
 #include "libcore/base/error.h"
+#include "libcore/config/inference_names.h"
 #include "libcore/io/safetensors_header.h"
 #include "tools/convert/config_json.h"
 #include "tools/convert/encode.h"
 #include "tools/convert/hf_plan.h"
-#include "tools/convert/inference_names.h"
 
 namespace ds::convert {
 
 namespace {
+
+using Split = InferenceSplit;
 
 constexpr std::int64_t kBlock = 128;
 
@@ -190,8 +192,7 @@ OutputPlan plan_to_inference(const Source& source, const WeightsSettings& settin
       if (placed.name.split == Split::kExpert && placed.name.expert / per_rank != rank) continue;
       units.push_back(part_of(placed, rank, settings.mp));
     }
-    plan.files.push_back(
-        plan_safetensors(fmt::format("model{}-mp{}.safetensors", rank, settings.mp), units, {}));
+    plan.files.push_back(plan_safetensors(inference_shard_name(rank, settings.mp), units, {}));
   }
   nlohmann::ordered_json config = source.json;
   if (config.contains("num_nextn_predict_layers")) config["num_nextn_predict_layers"] = 0;

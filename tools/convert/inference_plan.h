@@ -18,8 +18,6 @@ namespace ds::convert {
 // can be), or that the layout has no name for.
 OutputPlan plan_to_inference(const Source& source, const WeightsSettings& settings, cli::Run& run);
 
-// Whether the folder holds model0-mpN.safetensors.
-bool is_inference_folder(const std::filesystem::path& folder);
 struct InferenceSource {
   std::filesystem::path folder;
   std::vector<std::unique_ptr<SafetensorsFile>> shards;  // by rank

@@ -4,6 +4,7 @@
 
 #include "libcore/base/error.h"
 #include "libcore/cli/environment.h"
+#include "libcore/config/inference_names.h"
 #include "tools/convert/gguf_plan.h"
 #include "tools/convert/hf_plan.h"
 #include "tools/convert/inference_plan.h"

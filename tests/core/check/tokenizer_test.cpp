@@ -378,6 +378,7 @@ TEST_CASE("every rule on tokenizers and templates has a case") {
   std::set<std::string> covered{"special-ids", "encodes-otherwise", "v4-tokenizer"};
   for (const Case& spoilt : cases()) covered.insert(spoilt.rule);
   for (const check::Rule& rule : check::rules()) {
+    if (of_other_form(rule)) continue;
     if (rule.group != RuleGroup::kTokenizer && rule.group != RuleGroup::kTemplate) continue;
     CHECK_MESSAGE(covered.count(std::string(rule.name)) == 1, rule.name);
   }

@@ -1,11 +1,8 @@
 // deepseek-convert weights --to inference and --to hf.
+#include "libcore/config/inference_names.h"
 #include "tests/tools/convert/fixture.h"
-#include "tools/convert/inference_names.h"
 
 namespace ds::test {
-
-using convert::to_hf_name;
-using convert::to_inference_name;
 
 namespace {
 
@@ -113,18 +110,18 @@ TEST_CASE("inference: what each rank gets, and the way back") {
       const Loaded& whole = source.at(hf->name);
       CHECK_FALSE(hf->name.starts_with("model.layers.3."));  // MTP
       switch (hf->split) {
-        case convert::Split::kExpert:
+        case InferenceSplit::kExpert:
           ++experts;
           CHECK(hf->expert / 4 == rank);
           CHECK(tensor == whole);
           break;
-        case convert::Split::kReplicated:
+        case InferenceSplit::kReplicated:
           CHECK(tensor == whole);
           break;
-        case convert::Split::kRows:
+        case InferenceSplit::kRows:
           CHECK_MESSAGE(tensor == slice(whole, 0, rank, 2), name);
           break;
-        case convert::Split::kCols:
+        case InferenceSplit::kCols:
           CHECK_MESSAGE(tensor == slice(whole, 1, rank, 2), name);
           break;
       }

@@ -1,12 +1,16 @@
-#include "tools/convert/inference_names.h"
+#include "libcore/config/inference_names.h"
+
+#include <fmt/format.h>
 
 #include <array>
 #include <charconv>
 #include <vector>
 
-namespace ds::convert {
+namespace ds {
 
 namespace {
+
+using Split = InferenceSplit;
 
 struct Row {
   std::string_view hf;
@@ -112,4 +116,35 @@ std::optional<InferenceName> to_hf_name(std::string_view inference) {
   return translate(inference, false);
 }
 
-}  // namespace ds::convert
+std::optional<InferenceShard> parse_inference_shard(std::string_view name) {
+  constexpr std::string_view kStart = "model", kMiddle = "-mp", kEnd = ".safetensors";
+  if (!name.starts_with(kStart) || !name.ends_with(kEnd)) return std::nullopt;
+  InferenceShard shard;
+  const char* const last = name.data() + name.size() - kEnd.size();
+  const auto first = std::from_chars(name.data() + kStart.size(), last, shard.rank);
+  if (first.ec != std::errc() || last - first.ptr < 4) return std::nullopt;
+  if (std::string_view(first.ptr, kMiddle.size()) != kMiddle) return std::nullopt;
+  const auto second = std::from_chars(first.ptr + kMiddle.size(), last, shard.ranks);
+  const bool good = second.ec == std::errc() && second.ptr == last && shard.rank >= 0 &&
+                    shard.ranks >= 1 && shard.rank < shard.ranks;
+  return good ? std::optional(shard) : std::nullopt;
+}
+
+std::string inference_shard_name(std::int64_t rank, std::int64_t ranks) {
+  return fmt::format("model{}-mp{}.safetensors", rank, ranks);
+}
+
+bool is_inference_folder(const std::filesystem::path& folder) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (fs::exists(folder / "model.safetensors.index.json", error) ||
+      fs::exists(folder / "model.safetensors", error)) {
+    return false;
+  }
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    if (parse_inference_shard(it->path().filename().string())) return true;
+  }
+  return false;
+}
+
+}  // namespace ds
