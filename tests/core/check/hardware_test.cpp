@@ -71,7 +71,7 @@ bool open(const HardwareFit& fit, const std::string& rule) {
 
 TEST_CASE("names: with and without a number, spelt as people spell them") {
   for (const char* text : {"8xH100-80G", "8 x h100_80gb", "8*H100", "8 H100-80GiB", "8Xh100"}) {
-    INFO(text);
+    INFO(std::string(text));
     const Hardware hardware = parse_hardware(text);
     CHECK(hardware.count == 8);
     CHECK(hardware.gpu->name == "H100-80G");
@@ -86,7 +86,7 @@ TEST_CASE("names: with and without a number, spelt as people spell them") {
 TEST_CASE("names that are none say which are known") {
   for (const char* text : {"", "8x", "8xH1000", "0xH100", "-2xH100", "99999999999999999999xH100",
                            "H100x8", "A100", "x", "8xH100-40G"}) {
-    INFO(text);
+    INFO(std::string(text));
     try {
       parse_hardware(text);
       FAIL_CHECK("accepted");
@@ -251,7 +251,7 @@ TEST_CASE("each rule on hardware: a case that fails and one that passes") {
                         {"hardware-context", true, "8xH200", "8xH200", 200'000}};
   std::set<std::string> covered;
   for (const Case& one : cases) {
-    INFO(one.rule);
+    INFO(std::string(one.rule));
     covered.insert(one.rule);
     const InputFacts facts = one.fp8 ? deepseek_v3() : bf16(deepseek_v3());
     const HardwareFit bad = fit(facts, one.bad, {.context = one.bad_context});
