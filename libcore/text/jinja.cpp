@@ -85,6 +85,7 @@ class Interpreter {
     return nullptr;
   }
   void assign(std::string_view name, const Value& value) {
+    machine_.step(scope_->names.size() / 16);
     for (auto& [key, old] : scope_->names) {
       if (key == name) {
         old = value;
@@ -166,6 +167,7 @@ class Interpreter {
         machine_.raise(fmt::format("'{}' is no namespace", target.names[0]));
       }
       auto& items = space->space->items;
+      machine_.step(items.size() / 16);
       const auto at = std::find_if(items.begin(), items.end(), [&](const auto& item) {
         return item.first == target.attribute;
       });
@@ -453,8 +455,13 @@ class Interpreter {
 }  // namespace
 }  // namespace jinja
 
-JinjaTemplate::JinjaTemplate(std::string_view text)
-    : body_(std::make_unique<const jinja::Block>(jinja::parse(text))) {}
+JinjaTemplate::JinjaTemplate(std::string_view text) {
+  constexpr std::size_t kSizeLimit = std::size_t{1} << 20;
+  if (text.size() > kSizeLimit) {
+    throw JinjaError(JinjaProblem::kLimit, 1, fmt::format("more than {} bytes", kSizeLimit));
+  }
+  body_ = std::make_unique<const jinja::Block>(jinja::parse(text));
+}
 JinjaTemplate::~JinjaTemplate() = default;
 JinjaTemplate::JinjaTemplate(JinjaTemplate&&) noexcept = default;
 JinjaTemplate& JinjaTemplate::operator=(JinjaTemplate&&) noexcept = default;

@@ -48,8 +48,8 @@ struct Block;
 
 class JinjaTemplate {
  public:
-  // Throws JinjaError(kSyntax, kUnsupported or kLimit). Of constructs that are only unsupported in
-  // use, such as a filter, the error comes from render().
+  // At most 1 MiB. Throws JinjaError(kSyntax, kUnsupported or kLimit). Of constructs that are only
+  // unsupported in use, such as a filter, the error comes from render().
   explicit JinjaTemplate(std::string_view text);
   ~JinjaTemplate();
   JinjaTemplate(JinjaTemplate&&) noexcept;

@@ -157,6 +157,7 @@ Value attribute(Machine& machine, const Value& value, const std::string& name) {
   need_defined(machine, value);
   if (value.is(Kind::kLoop)) return of_loop(machine, value, name);
   if (value.is(Kind::kNamespace)) {
+    machine.step(value.space->items.size() / 16);
     for (const auto& [key, member] : value.space->items) {
       if (key == name) return member;
     }

@@ -153,7 +153,13 @@ TEST_CASE("steps, memory, output and nesting are bounded") {
     for (int i = 0; i < 5000; ++i) text += " + 1";
     return text + " }}";
   }();
+  const std::string many_names = [] {
+    std::string text;
+    for (int i = 0; i < 20000; ++i) text += "{% set v" + std::to_string(i) + " = 1 %}";
+    return text;
+  }();
   for (const std::string& text : std::vector<std::string>{
+           many_names, std::string(3 << 20, 'x'),
            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
            "{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}"
            "{% endfor %}",
