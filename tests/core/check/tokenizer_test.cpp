@@ -276,8 +276,8 @@ TEST_CASE("chat templates are judged by what they write") {
   CHECK(found->message.find("the probe \"one tool call\" at byte") != std::string::npos);
   CHECK(found->expected.find("<｜tool▁calls▁end｜>") != std::string::npos);
   CHECK(found->found.find("<｜tool▁calls▁end｜>") == std::string::npos);
-  // Only one kind of conversation is hit.
-  check([](Files& f) { f.replace("'\n\n' + m", "' ' + m"); }, "template-writes-otherwise");
+  // Only one kind of conversation is hit, by a text of the same length.
+  check([](Files& f) { f.replace("'\n\n' + m", "'  ' + m"); }, "template-writes-otherwise");
   REQUIRE_MESSAGE(found != nullptr, describe(findings));
   CHECK(found->message.find("system texts in two places") != std::string::npos);
   CHECK(found->message.find("the other probes agree") != std::string::npos);
