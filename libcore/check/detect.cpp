@@ -56,14 +56,14 @@ Detected detect_folder(const fs::path& folder) {
     return {TargetKind::kAdapter, folder};
   }
   if (is_inference_folder(folder)) return {TargetKind::kInference, folder};
-  if (!has("config.json") && any([](const std::string& name) { return name.ends_with(".gguf"); })) {
+  const bool weights = any([](const std::string& name) {
+    return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+  });
+  // Such folders often have the config.json that the file was made from as well.
+  if (!weights && any([](const std::string& name) { return name.ends_with(".gguf"); })) {
     return {TargetKind::kGguf, folder};
   }
-  if (has("config.json") || any([](const std::string& name) {
-        return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
-      })) {
-    return {TargetKind::kCheckpoint, folder};
-  }
+  if (has("config.json") || weights) return {TargetKind::kCheckpoint, folder};
   if (has("tokenizer.json") || has("tokenizer_config.json"))
     return {TargetKind::kTokenizer, folder};
   throw Error(

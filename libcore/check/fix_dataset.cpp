@@ -13,12 +13,12 @@
 #include "libcore/check/fix.h"
 #include "libcore/check/near_miss.h"
 #include "libcore/data/row_source.h"
+#include "libcore/text/json_scan.h"
 
 namespace ds::check {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kCopyPiece = std::size_t{4} << 20;
 constexpr std::size_t kMostMisses = 100'000;  // of one text
@@ -45,54 +45,90 @@ bool is_other(std::string_view key) {
   return among(key, kKeys);
 }
 
-// Changes the texts of one row.
+// Changes the texts of one row where they stand: all its other bytes stay.
 class RowEditor {
  public:
   RowEditor(const std::string& file, const DatasetFixes& wanted) : file_(file), wanted_(wanted) {}
 
-  // What was done, and what was not, goes into `plan` unless it is null. Returns whether the row
-  // changed.
-  bool edit(Json& row, std::int64_t line, FixPlan* plan) {
+  // `row` is valid JSON. What was done, and what was not, goes into `plan` unless it is null.
+  // Returns the new row; nothing when it stays as it is.
+  std::optional<std::string> edit(std::string_view row, std::int64_t line, FixPlan* plan) {
     line_ = line;
     plan_ = plan;
-    changed_ = false;
-    walk(row, "", "", "");
-    return changed_;
+    row_ = row;
+    done_ = 0;
+    out_.clear();
+    JsonScan scan(row, file_);
+    walk(scan, "", "", "");
+    if (done_ == 0) return std::nullopt;
+    out_.append(row.substr(done_));
+    return std::move(out_);
   }
 
  private:
-  void walk(Json& value, const std::string& path, const std::string& key,
-            const std::string& speaker) {
-    if (value.is_string()) {
-      text(value, path, key, speaker);
-    } else if (value.is_array()) {
-      std::size_t i = 0;
-      for (Json& item : value) walk(item, fmt::format("{}[{}]", path, i++), key, speaker);
-    } else if (value.is_object()) {
-      std::string who = speaker;
-      for (const char* name : {"role", "from"}) {
-        const auto found = value.find(name);
-        if (found != value.end() && found->is_string()) who = found->get<std::string>();
-      }
-      for (auto& [name, member] : value.items()) {
-        if (is_other(name)) continue;
-        walk(member, path.empty() ? name : path + "." + name, name, who);
-      }
+  // Calls member(key), which reads the value, for every member of the object that comes next.
+  template <class Member>
+  static void each_member(JsonScan& scan, Member&& member) {
+    scan.expect('{');
+    std::string scratch;
+    while (!scan.consume('}')) {
+      const std::string key(scan.string(scratch));
+      scan.expect(':');
+      member(key);
+      scan.consume(',');
     }
   }
 
-  void text(Json& value, const std::string& path, const std::string& key,
+  void walk(JsonScan& scan, const std::string& path, const std::string& key,
             const std::string& speaker) {
-    std::string text = value.get<std::string>();
+    const char next = scan.peek();
+    if (next == '"') {
+      text(scan, path, key, speaker);
+    } else if (next == '[') {
+      scan.expect('[');
+      for (std::size_t i = 0; !scan.consume(']'); scan.consume(',')) {
+        walk(scan, fmt::format("{}[{}]", path, i++), key, speaker);
+      }
+    } else if (next == '{') {
+      // Who speaks may stand behind what is said.
+      std::string who = speaker;
+      const std::size_t begin = scan.offset();
+      each_member(scan, [&](const std::string& name) {
+        std::string scratch;
+        if ((name == "role" || name == "from") && scan.peek() == '"') {
+          who = scan.string(scratch);
+        } else {
+          scan.raw_value();
+        }
+      });
+      scan.seek(begin);
+      each_member(scan, [&](const std::string& name) {
+        if (is_other(name)) {
+          scan.raw_value();
+        } else {
+          walk(scan, path.empty() ? name : path + "." + name, name, who);
+        }
+      });
+    } else {
+      scan.raw_value();
+    }
+  }
+
+  void text(JsonScan& scan, const std::string& path, const std::string& key,
+            const std::string& speaker) {
+    const std::size_t begin = scan.offset();
+    std::string scratch;
+    std::string text(scan.string(scratch));
     if (text.find('<') == std::string::npos) return;
     const bool models = speaker.empty() ? is_models_text(key) : is_models_turn(speaker);
     const bool respelt = wanted_.near_miss && respell(text, path, models);
     // A token that was misspelt until now may be one too many.
-    const bool begin = (wanted_.bos || respelt) && strip_bos(text, path);
-    const bool end = models && (wanted_.eos || respelt) && strip_eos(text, path);
-    if (!respelt && !begin && !end) return;
-    value = std::move(text);
-    changed_ = true;
+    const bool first = (wanted_.bos || respelt) && strip_bos(text, path);
+    const bool last = models && (wanted_.eos || respelt) && strip_eos(text, path);
+    if (!respelt && !first && !last) return;
+    out_.append(row_.substr(done_, begin - done_));
+    out_ += nlohmann::json(text).dump();
+    done_ = scan.offset();
   }
 
   void stripped(const char* rule, const std::string& path, const std::string& what) {
@@ -151,10 +187,12 @@ class RowEditor {
   DatasetFixes wanted_;
   std::int64_t line_ = 0;
   FixPlan* plan_ = nullptr;
-  bool changed_ = false;
+  std::string_view row_;
+  std::size_t done_ = 0;  // of row_: what is in out_ already
+  std::string out_;
 };
 
-// f(text, row) for every row of JSON that can be read. False when the rows are no JSON.
+// f(row) for every row of JSON that can be read. False when the rows are no JSON.
 template <class F>
 bool each_row(const fs::path& path, F&& f) {
   RowSource source(path, EncodingPolicy::kSkip);
@@ -166,14 +204,14 @@ bool each_row(const fs::path& path, F&& f) {
         text.text.find("\\u003") == std::string_view::npos) {
       continue;
     }
-    Json row;
+    nlohmann::json row;
     parse_json_row(text, EncodingPolicy::kSkip, row);
-    if (text.good()) f(text, row);
+    if (text.good()) f(text);
   }
   return true;
 }
 
-// The file with the rows that change written anew, everything else as it is.
+// The file with the texts that change written anew, everything else as it is.
 void write_rows(const fs::path& path, const DatasetFixes& wanted, AtomicFile& out) {
   const std::string name = path.string();
   RowEditor editor(name, wanted);
@@ -186,11 +224,12 @@ void write_rows(const fs::path& path, const DatasetFixes& wanted, AtomicFile& ou
       file.dont_need(done, size);
     }
   };
-  each_row(path, [&](const JsonRow& text, Json& row) {
-    if (!editor.edit(row, text.line, nullptr)) return;
-    copy_to(text.offset);
-    out.write(row.dump());
-    done = text.offset + text.text.size();
+  each_row(path, [&](const JsonRow& row) {
+    const auto text = editor.edit(row.text, row.line, nullptr);
+    if (!text) return;
+    copy_to(row.offset);
+    out.write(*text);
+    done = row.offset + row.text.size();
   });
   copy_to(file.size());
 }
@@ -201,8 +240,8 @@ void plan_dataset_fixes(const fs::path& path, const DatasetFixes& wanted, FixPla
   const std::string name = path.string();
   RowEditor editor(name, wanted);
   bool any = false;
-  const bool json = each_row(path, [&](const JsonRow& text, Json& row) {
-    any = editor.edit(row, text.line, &plan) || any;
+  const bool json = each_row(path, [&](const JsonRow& row) {
+    any = editor.edit(row.text, row.line, &plan).has_value() || any;
   });
   if (!json) {
     const auto leave = [&](bool it, const char* rule) {

@@ -113,14 +113,17 @@ class InferenceCheck {
 
   std::int64_t counted_experts() const {
     std::int64_t count = 0;
-    for (const auto& [name, tensor] : tensors_) count = std::max(count, tensor.hf.expert + 1);
+    for (const auto& [name, tensor] : tensors_) {
+      count = std::max(count, std::min(tensor.hf.expert, INT64_MAX - target_.ranks()) + 1);
+    }
     return count;
   }
 
   // Whether the ranks that need a tensor have it.
   void placed(const std::string& name, const Tensor& tensor) {
     if (tensor.hf.split == Split::kExpert) {
-      const std::int64_t per_rank = std::max<std::int64_t>(1, experts_ / target_.ranks());
+      const std::int64_t ranks = target_.ranks();
+      const std::int64_t per_rank = std::max<std::int64_t>(1, (experts_ + ranks - 1) / ranks);
       for (const Part& part : tensor.parts) {
         const std::int64_t owner = tensor.hf.expert / per_rank;
         if (part.rank == owner || tensor.hf.expert >= experts_) continue;

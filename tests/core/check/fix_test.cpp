@@ -301,8 +301,9 @@ TEST_CASE("rows: tokens are repaired, every other byte stays") {
       R"({ "messages" : [{"role":"user","content":"a < b"},{"role":"assistant","content":"\u00e9"}] })";
   const std::string keep2 =
       R"({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]})";
-  const std::string bos = R"({"messages": [{"role": "user", "content": ")" + kBos + kBos +
-                          R"(hi"}, {"role": "assistant", "content": "y1"}], "id": 12})";
+  const std::string bos =
+      R"({"messages": [{"role": "user", "content": ")" + kBos + kBos +
+      R"(hi"}, {"role": "assistant", "content": "y1"}], "id": 1.20e4, "id": 12345678901234567890123})";
   const std::string miss =
       R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant",)"
       R"( "content": "see <|tool_sep|> and < think >a</think> b<|end_of_sentence|>"}]})";
@@ -323,8 +324,11 @@ TEST_CASE("rows: tokens are repaired, every other byte stays") {
   const std::string text = read_text(path);
   CHECK(text.starts_with("\xef\xbb\xbf" + keep1 + "\r\n"));
   CHECK(text.ends_with("\n" + keep2));
-  CHECK(text.find(R"({"messages":[{"role":"user","content":"hi"},)"
-                  R"({"role":"assistant","content":"y1"}],"id":12})") != std::string::npos);
+  CHECK(
+      text.find(
+          R"({"messages": [{"role": "user", "content": "hi"}, )"
+          R"({"role": "assistant", "content": "y1"}], "id": 1.20e4, "id": 12345678901234567890123})") !=
+      std::string::npos);
   CHECK(text.find("see <\uff5ctool\u2581sep\uff5c> and <think>a</think> b\"") != std::string::npos);
   const auto after = check_rows(path);
   CHECK_MESSAGE(after.empty(), describe(after));
@@ -352,7 +356,7 @@ TEST_CASE("rows: an end token is removed where the check says so") {
   write_text(path, R"({"prompt": "p", "completion": "c)" + kEos + "\"}\n");
   const FixPlan plan = plan_rows(path, {Finding{.rule = &rule_named("eos-in-text")}});
   fix_in_place(plan);
-  CHECK(read_text(path) == "{\"prompt\":\"p\",\"completion\":\"c\"}\n");
+  CHECK(read_text(path) == "{\"prompt\": \"p\", \"completion\": \"c\"}\n");
   repaired().insert("eos-in-text");
 }
 

@@ -106,7 +106,7 @@ TEST_CASE("--fix_output: a new folder or file, the old one untouched") {
   CHECK(check({model, rows, "--fix_output", out + "2"}).exit_code == 2);
   const std::string fixed = (folder.root() / "fixed.jsonl").string();
   CHECK(check({rows, "--fix_output", fixed, "--fail_on", "warning"}).exit_code == 0);
-  CHECK(read_text(fixed) == "{\"text\":\"a<\uff5cUser\uff5c>b\"}\n{\"text\": \"c\"}\n");
+  CHECK(read_text(fixed) == "{\"text\": \"a<\uff5cUser\uff5c>b\"}\n{\"text\": \"c\"}\n");
   CHECK(read_text(rows) == "{\"text\": \"a<|User|>b\"}\n{\"text\": \"c\"}\n");
   CHECK(check({rows, "--fix"}).exit_code == 0);
   CHECK(read_text(rows) == read_text(fixed));
