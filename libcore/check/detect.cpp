@@ -104,7 +104,9 @@ Detected detect_file(const fs::path& path) {
     return {TargetKind::kTokenizer, folder_of(path)};
   }
   if (name.ends_with(".safetensors")) return {TargetKind::kShard, path};
-  if (name.ends_with(".jsonl") || name.ends_with(".json")) return {TargetKind::kDataset, path};
+  if (name.ends_with(".jsonl") || name.ends_with(".json") || name.ends_with(".csv")) {
+    return {TargetKind::kDataset, path};
+  }
   const std::string head = first_bytes(path);
   if (head.starts_with("GGUF") || name.ends_with(".gguf")) return detect_gguf(path);
   // A safetensors header begins with its length and a brace.

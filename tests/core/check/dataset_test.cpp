@@ -1,9 +1,11 @@
 // Every rule on datasets, row by row.
 #include <doctest/doctest.h>
 
+#include <map>
 #include <set>
 
 #include "libcore/check/dataset_check.h"
+#include "libcore/check/detect.h"
 #include "libcore/check/near_miss.h"
 #include "libcore/check/text_trouble.h"
 #include "tests/core/check/model_fixture.h"
@@ -358,6 +360,18 @@ TEST_CASE("near misses: bars, low lines, case; other tags are left alone") {
   for (const char* right : {"<｜User｜>", "<|EOT|>", "<think>", "</think>", "<user>", "<b>",
                             "a < b > c", "<|im_start|>", "<｜place▁holder▁no▁7｜>", "<", "<|"}) {
     CHECK_MESSAGE(check::near_misses(std::string("text ") + right + " text", 4).empty(), right);
+  }
+}
+
+TEST_CASE("rows in any container are told from their file") {
+  const TempFolder folder("containers");
+  const std::map<std::string, std::string> texts{{"rows.jsonl", "{\"text\": \"a\"}\n"},
+                                                 {"rows.json", "[{\"text\": \"a\"}]"},
+                                                 {"rows", " [{\"text\": \"a\"}]"},
+                                                 {"rows.csv", "text,category\na,b\n"}};
+  for (const auto& [name, text] : texts) {
+    write_text(folder.root() / name, text);
+    CHECK_MESSAGE(check::detect(folder.root() / name).kind == check::TargetKind::kDataset, name);
   }
 }
 
