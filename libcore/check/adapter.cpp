@@ -11,6 +11,7 @@
 #include "libcore/check/adapter_keys.h"
 #include "libcore/check/alike.h"
 #include "libcore/check/checks.h"
+#include "libcore/check/message_key.h"
 #include "libcore/check/tensor_stats.h"
 #include "libcore/config/lora_config.h"
 #include "libcore/config/path_regex.h"
@@ -145,6 +146,7 @@ class AdapterCheck {
           "\"none\"");
       config.erase("bias");
     }
+    adapter_settings(config);
     const std::string base = config.contains("base_model_name_or_path") &&
                                      config.at("base_model_name_or_path").is_string()
                                  ? config.at("base_model_name_or_path").get<std::string>()
@@ -165,16 +167,40 @@ class AdapterCheck {
       lora_ = parse_lora_config(in_file_order(config).dump(), path(kConfigName));
     } catch (const Error& error) {
       if (error.code() != ExitCode::kBadInput) throw;
-      const std::string message = error.what();
-      const std::size_t at = message.find("key '");
-      std::string key;
-      if (at != std::string::npos) {
-        key = message.substr(at + 5, message.find('\'', at + 5) - at - 5);
-      }
-      findings_.add(
-          "adapter-value",
-          {.file = path(kConfigName), .key = key, .message = message, .fix = error.hint()});
+      findings_.add("adapter-value", {.file = path(kConfigName),
+                                      .key = key_in_message(error.what(), path(kConfigName)),
+                                      .message = error.what(),
+                                      .fix = error.hint()});
     }
+  }
+
+  // What PEFT would read as another strength than was meant.
+  void adapter_settings(const json& config) {
+    for (const auto& [key, value] : config.items()) {
+      const std::string nearest = nearest_name(key, known_adapter_keys());
+      const bool known = std::find(known_adapter_keys().begin(), known_adapter_keys().end(), key) !=
+                         known_adapter_keys().end();
+      if (known || nearest.empty() || config.contains(nearest)) continue;
+      add("adapter-misspelt-key", kConfigName, key,
+          fmt::format("the key {} is unknown; did you mean {}?", quote_text(key),
+                      quote_text(nearest)),
+          key, nearest);
+    }
+    for (const char* key : {"r", "lora_alpha"}) {
+      if (config.contains(key) && !config.at(key).is_null()) continue;
+      add("adapter-default", kConfigName, key, fmt::format("the key {} is absent", key), "absent");
+    }
+    const auto number = [&](const char* key) {
+      return config.contains(key) && config.at(key).is_number() ? config.at(key).get<double>()
+                                                                : 8.0;
+    };
+    const double rank = number("r");
+    const double scale = number("lora_alpha") / rank;
+    if (rank <= 0.0 || (scale >= 0.01 && scale <= 100.0)) return;
+    add("adapter-scale", kConfigName, "lora_alpha",
+        fmt::format("lora_alpha is {:g} with r {:g}, usual is 0.01 to 100 times r",
+                    number("lora_alpha"), rank),
+        fmt::format("{:g}", number("lora_alpha")));
   }
 
   // `config` with its members, and those of its patterns, in the order of the file: of several
@@ -481,7 +507,12 @@ class AdapterCheck {
                    fmt::format("has {} values that are not finite, the first at element {}",
                                stats.bad, stats.first_bad));
       }
-      if (split_adapter_key(tensor.name).part != AdapterPart::kB) continue;
+      const AdapterPart part = split_adapter_key(tensor.name).part;
+      if (part == AdapterPart::kA && stats.zero && tensor.begin != tensor.end) {
+        add_tensor("zero-lora-a", "", tensor, "is zero everywhere");
+      }
+      // A tensor without elements has a finding of its own.
+      if (part != AdapterPart::kB || tensor.begin == tensor.end) continue;
       ++all;
       if (stats.zero) zero.push_back(&tensor);
     }
@@ -507,57 +538,7 @@ class AdapterCheck {
   Alike alike_;
 };
 
-constexpr std::string_view kPrefix = "base_model.model.";
-
-// Takes `ending`, or `ending` with an adapter's name behind it, off `key`.
-bool take_ending(std::string_view& key, std::string_view ending, bool weight, bool& named) {
-  const std::size_t at = key.rfind(ending);
-  if (at == std::string_view::npos) return false;
-  std::string_view rest = key.substr(at + ending.size());
-  if (weight) {
-    if (!rest.ends_with(".weight")) return false;
-    rest.remove_suffix(std::string_view(".weight").size());
-  }
-  const bool name =
-      rest.size() > 1 && rest[0] == '.' && rest.find('.', 1) == std::string_view::npos;
-  if (!rest.empty() && !name) return false;
-  named = name;
-  key = key.substr(0, at);
-  return true;
-}
-
 }  // namespace
-
-AdapterKey split_adapter_key(std::string_view name) {
-  AdapterKey key;
-  std::string_view rest = name;
-  int prefixes = 0;
-  for (; rest.starts_with(kPrefix); ++prefixes) rest.remove_prefix(kPrefix.size());
-  key.prefixed = prefixes == 1;
-  if (take_ending(rest, ".lora_A", true, key.named)) {
-    key.part = AdapterPart::kA;
-  } else if (take_ending(rest, ".lora_B", true, key.named)) {
-    key.part = AdapterPart::kB;
-  } else if (take_ending(rest, ".lora_embedding_A", false, key.named)) {
-    key.part = AdapterPart::kA;
-    key.embedding = true;
-  } else if (take_ending(rest, ".lora_embedding_B", false, key.named)) {
-    key.part = AdapterPart::kB;
-    key.embedding = true;
-  } else if (take_ending(rest, ".lora_magnitude_vector", false, key.named)) {
-    key.part = AdapterPart::kMagnitude;
-  } else if (rest.ends_with(".base_layer.weight")) {
-    key.part = AdapterPart::kBaseCopy;
-  }
-  if (rest.ends_with(".mlp.experts") || rest.ends_with(".mlp.experts.base_layer")) {
-    key.part = AdapterPart::kFused;
-  }
-  key.module = std::string(rest);
-  const bool lm_head = rest == "lm_head";
-  key.prefixed = key.prefixed &&
-                 (lm_head || (rest.starts_with("model.") && !rest.starts_with("model.model.")));
-  return key;
-}
 
 AdapterSize check_adapter(const fs::path& folder, const ModelConfig* base, bool deep,
                           Findings& findings) {

@@ -1,8 +1,9 @@
-// Names of tensors in PEFT's adapter files (reference/formats.md 7.2).
+// Names of tensors in PEFT's adapter files, and of settings (reference/formats.md 7).
 #pragma once
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace ds::check {
 
@@ -23,5 +24,8 @@ struct AdapterKey {
   bool embedding = false;  // A is [r, vocab] under another name
 };
 AdapterKey split_adapter_key(std::string_view name);
+
+// Fields of PEFT's LoraConfig, of all versions.
+const std::vector<std::string>& known_adapter_keys();
 
 }  // namespace ds::check

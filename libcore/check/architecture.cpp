@@ -231,6 +231,7 @@ class ArchitectureCheck {
 
   void dtypes() {
     std::map<DType, std::vector<std::int32_t>> matrices;
+    std::map<DType, std::vector<std::int32_t>> others;  // embeddings, norms, routers
     const auto add = [&](const char* rule, std::int32_t entry, const std::string& expected) {
       const std::string found(kernels::dtype_name(survey_.tensor(entry).dtype));
       alike_.add(rule, "", found, expected,
@@ -243,20 +244,28 @@ class ArchitectureCheck {
           if (!is_float(dtype) && !is_fp8(dtype)) {
             add("unsupported-dtype", place.weight, "BF16, F16, F32 or F8_E4M3");
           } else if (slot.role == TensorRole::kRouterBias) {
-            if (dtype != DType::kF32) add("router-bias-dtype", place.weight, "F32");
+            // In FP8 it breaks another rule.
+            if (is_float(dtype) && dtype != DType::kF32) {
+              add("router-bias-dtype", place.weight, "F32");
+            }
           } else if (slot.role == TensorRole::kMatrix && is_float(dtype)) {
             matrices[dtype].push_back(place.weight);
+          } else if (is_float(dtype) && dtype != DType::kF32) {
+            // F32 is what some keep beside 16 bits on purpose; two kinds of 16 bits are not.
+            others[dtype].push_back(place.weight);
           }
         });
-    const auto most = std::max_element(
-        matrices.begin(), matrices.end(),
-        [](const auto& a, const auto& b) { return a.second.size() < b.second.size(); });
-    for (const auto& [dtype, entries] : matrices) {
-      if (dtype == most->first) continue;
-      const std::string expected =
-          fmt::format("{}, as {} other weights are", kernels::dtype_name(most->first),
-                      format_count(static_cast<std::int64_t>(most->second.size())));
-      for (const std::int32_t entry : entries) add("mixed-dtypes", entry, expected);
+    for (const auto* kinds : {&matrices, &others}) {
+      const auto most = std::max_element(
+          kinds->begin(), kinds->end(),
+          [](const auto& a, const auto& b) { return a.second.size() < b.second.size(); });
+      for (const auto& [dtype, entries] : *kinds) {
+        if (dtype == most->first) continue;
+        const std::string expected =
+            fmt::format("{}, as {} other weights are", kernels::dtype_name(most->first),
+                        format_count(static_cast<std::int64_t>(most->second.size())));
+        for (const std::int32_t entry : entries) add("mixed-dtypes", entry, expected);
+      }
     }
     alike_.flush(findings_);
     dtype_key();

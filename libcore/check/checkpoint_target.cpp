@@ -7,6 +7,7 @@
 #include "libcore/base/error.h"
 #include "libcore/base/json.h"
 #include "libcore/check/checks.h"
+#include "libcore/check/message_key.h"
 
 namespace ds::check {
 namespace {
@@ -56,18 +57,10 @@ const char* foreign_rule(const json& config) {
 // The key an error of parse_model_config is about: "FILE: KEY: ...", the first word in quotes after
 // "key ", or a known key in the text.
 std::string key_in(const std::string& message, const std::string& file, const json& config) {
-  const std::size_t at = message.find("key '");
-  if (at != std::string::npos) {
-    const std::size_t end = message.find('\'', at + 5);
-    if (end != std::string::npos) return message.substr(at + 5, end - at - 5);
-  }
-  if (message.starts_with(file + ": ")) {
-    const std::string rest = message.substr(file.size() + 2);
-    const std::string word = rest.substr(0, rest.find(':'));
-    if (word.find(' ') == std::string::npos && config.contains(word.substr(0, word.find('.')))) {
-      return word;
-    }
-    if (has(rest, ": the key is missing")) return word;
+  const std::string said = key_in_message(message, file);
+  if (config.contains(said.substr(0, said.find('.'))) || has(message, ": the key is missing") ||
+      has(message, "key '")) {
+    if (!said.empty()) return said;
   }
   for (const char* key :
        {"scoring_func", "rope_scaling", "rope_parameters", "rope_theta", "topk_method",

@@ -33,6 +33,10 @@ void check_quantisation(const CheckpointTarget& target, const TensorSurvey& surv
 void check_tokenizer(const std::filesystem::path& folder, const nlohmann::json* config,
                      const ModelConfig* model, Findings& findings);
 
+// The same files' fields that encoding does not need: what other loaders make of them.
+void check_tokenizer_fields(const std::filesystem::path& folder, const ModelConfig* model,
+                            Findings& findings);
+
 // An adapter folder, against `base` when it is known; with `deep` its values too.
 struct AdapterSize {
   std::uint64_t tensors = 0;

@@ -1,8 +1,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
+#include <string_view>
 
 #include "libcore/base/format.h"
 #include "libcore/base/json.h"
@@ -99,6 +101,8 @@ class ConfigCheck {
 
   void run() {
     rope();
+    rope_block();
+    unusual();
     tokens();
     spelling();
     defaults();
@@ -161,6 +165,59 @@ class ConfigCheck {
     }
   }
 
+  // Settings of YaRN without its name are not read at all; settings that are left out are made up.
+  void rope_block() {
+    const bool old_form = json_.contains("rope_scaling") && !json_.at("rope_scaling").is_null();
+    const std::string name = old_form ? "rope_scaling" : "rope_parameters";
+    if (!json_.contains(name) || !json_.at(name).is_object()) return;
+    const json& block = json_.at(name);
+    const auto given = [&](const char* key) {
+      return block.contains(key) && !block.at(key).is_null();
+    };
+    if (!given("type") && !given("rope_type") && (old_form || given("factor"))) {
+      add("rope-without-type", name + ".type",
+          fmt::format("{} has no type, so its settings are not used", name), "absent", "yarn");
+    }
+    if (!config_.yarn) return;
+    for (const char* key : {"factor", "original_max_position_embeddings", "beta_fast", "beta_slow",
+                            "mscale", "mscale_all_dim"}) {
+      if (given(key)) continue;
+      add("default-used", name + "." + key, fmt::format("the key \"{}.{}\" is absent", name, key),
+          "absent", "");
+    }
+  }
+
+  // Far from what any model of the family has.
+  void unusual() {
+    const auto range = [&](const char* key, double value, double low, double high) {
+      if (value >= low && value <= high) return;
+      add("unusual-value", key,
+          fmt::format("{} is {:g}, models of this family have {:g} to {:g}", key, value, low, high),
+          fmt::format("{:g}", value), fmt::format("{:g} to {:g}", low, high));
+    };
+    range("rms_norm_eps", config_.rms_norm_eps, 1e-8, 1e-3);
+    range("rope_theta", config_.rope_theta, 1e3, 1e9);
+    if (config_.n_routed_experts > 0) {
+      range("routed_scaling_factor", config_.routed_scaling_factor, 0.1, 100.0);
+      if (config_.model_class == ModelClass::kV3 && !config_.norm_topk_prob) {
+        add("unusual-value", "norm_topk_prob",
+            "norm_topk_prob is false, models with a sigmoid router have true", "false", "true");
+      }
+    }
+    if (config_.yarn && json_.contains("rope_scaling")) {
+      range("rope_scaling.beta_fast", config_.yarn->beta_fast, 1.0, 1000.0);
+      range("rope_scaling.beta_slow", config_.yarn->beta_slow, 0.01, config_.yarn->beta_fast);
+      range("rope_scaling.mscale", config_.yarn->mscale, 0.0, 10.0);
+      range("rope_scaling.mscale_all_dim", config_.yarn->mscale_all_dim, 0.0, 10.0);
+    }
+    for (const std::int64_t id : config_.eos_token_ids) {
+      if (id != config_.bos_token_id) continue;
+      add("unusual-value", "eos_token_id",
+          fmt::format("eos_token_id and bos_token_id are both {}", id), std::to_string(id),
+          "two tokens");
+    }
+  }
+
   void tokens() {
     const auto one = [&](const char* key, std::int64_t id) {
       if (id < config_.vocab_size) return;
@@ -192,20 +249,31 @@ class ConfigCheck {
           "n_group", "n_shared_experts", "norm_topk_prob", "num_key_value_heads", "q_lora_rank",
           "rms_norm_eps", "routed_scaling_factor", "topk_group", "hidden_act",
           "tie_word_embeddings", "architectures", "model_type"}) {
-      if (json_.contains(key)) continue;
+      if (given(key)) continue;
       add("default-used", key, fmt::format("the key {} is absent", quote_text(key)), "absent", "");
     }
     const auto has_theta = [&](const char* block) {
       return json_.contains(block) && json_.at(block).is_object() &&
              json_.at(block).contains("rope_theta");
     };
-    if (!json_.contains("rope_theta") && !has_theta("rope_scaling") &&
-        !has_theta("rope_parameters")) {
+    if (!given("rope_theta") && !has_theta("rope_scaling") && !has_theta("rope_parameters")) {
       add("default-used", "rope_theta", "the key \"rope_theta\" is absent", "absent", "");
     }
-    if (!json_.contains("torch_dtype") && !json_.contains("dtype")) {
+    if (!given("torch_dtype") && !given("dtype")) {
       add("default-used", "torch_dtype", "neither torch_dtype nor dtype is there", "absent", "");
     }
+  }
+
+  // Null and empty stand for absent, but where null says "none".
+  bool given(const char* key) const {
+    if (!json_.contains(key)) return false;
+    const json& value = json_.at(key);
+    if (value.is_null()) {
+      constexpr std::array<std::string_view, 4> kNone{"bos_token_id", "eos_token_id",
+                                                      "n_shared_experts", "q_lora_rank"};
+      return std::find(kNone.begin(), kNone.end(), key) != kNone.end();
+    }
+    return !(value.is_array() || value.is_string()) || !(value.empty() || value == "");
   }
 
   void published() {

@@ -241,6 +241,14 @@ void check_container(const CheckpointTarget& target, Findings& findings) {
                   .message = index + ": metadata.total_size is absent or no whole number",
                   .expected = std::to_string(inspection.checkpoint.total_bytes())});
   }
+  const bool said = std::any_of(inspection.findings.begin(), inspection.findings.end(),
+                                [](const CheckpointFinding& found) { return found.error; });
+  if (inspection.has_index && inspection.checkpoint.files().empty() && !said) {
+    const std::string index = target.path_of("model.safetensors.index.json");
+    findings.add(
+        "index-without-map",
+        {.file = index, .key = "weight_map", .message = index + ": weight_map names no tensor"});
+  }
   check_shard_count(target, findings);
   check_other_files(target, findings);
 }

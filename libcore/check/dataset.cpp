@@ -7,9 +7,12 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
+#include <set>
 
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
+#include "libcore/base/json.h"
 #include "libcore/base/stop.h"
 #include "libcore/check/dataset_check.h"
 #include "libcore/check/near_miss.h"
@@ -126,6 +129,7 @@ class DatasetCheck {
     if (const auto* chat = std::get_if<Conversation>(&content)) {
       for (std::size_t i = 0; i < chat->messages.size(); ++i) message(chat->messages[i], i);
       mix(chat->tools_json);
+      calls(*chat);
     } else if (const auto* text = std::get_if<TextRow>(&content)) {
       mix_text(text->text);
       begins_with_bos(text->text, "text");
@@ -145,6 +149,42 @@ class DatasetCheck {
       };
       mix(bytes(tokens->ids));
       mix(bytes(tokens->labels));
+      labels(*tokens);
+    }
+  }
+
+  void labels(const TokenRow& row) {
+    if (row.labels.size() != row.ids.size()) return;
+    for (std::size_t i = 0; i < row.ids.size(); ++i) {
+      if (row.labels[i] == kNoTarget || row.labels[i] == row.ids[i]) continue;
+      add("label-differs", fmt::format("labels[{}]", i),
+          fmt::format("labels[{}] is {}, input_ids[{}] is {}", i, row.labels[i], i, row.ids[i]),
+          std::to_string(row.labels[i]), fmt::format("{} or {}", row.ids[i], kNoTarget));
+      return;
+    }
+  }
+
+  // Names of calls against those that the row's tools declare.
+  void calls(const Conversation& chat) {
+    nlohmann::json tools;
+    if (chat.tools_json.empty() || try_parse_json(chat.tools_json, true, tools)) return;
+    std::set<std::string> declared;
+    for (const nlohmann::json& tool : tools) {
+      const nlohmann::json function =
+          tool.is_object() && tool.contains("function") ? tool.at("function") : tool;
+      if (!function.is_object() || !function.contains("name")) return;
+      if (!function.at("name").is_string()) return;
+      declared.insert(function.at("name").get<std::string>());
+    }
+    for (std::size_t i = 0; i < chat.messages.size() && !declared.empty(); ++i) {
+      for (const ToolCall& call : chat.messages[i].tool_calls) {
+        if (declared.count(call.name) > 0) continue;
+        const std::string field = fmt::format("message {}", i + 1);
+        add("unknown-tool", field,
+            fmt::format("{} calls {}, the row's tools declare {}", field, quote_text(call.name),
+                        some_names({declared.begin(), declared.end()}, "function")),
+            call.name);
+      }
     }
   }
 
@@ -189,6 +229,15 @@ class DatasetCheck {
   void answer(std::string_view text, const std::string& field) {
     if (has(text, marks::kThink) && !has(text, marks::kThinkEnd)) {
       add("unclosed-think", field, fmt::format("{} has <think> and no </think>", field));
+    }
+    // The form of calls has its own rule; a role inside an answer is another turn.
+    for (const std::string_view role : {marks::kUser, marks::kAssistant}) {
+      const std::size_t at = text.find(role);
+      if (at == std::string_view::npos) continue;
+      add("control-token-in-text", field,
+          fmt::format("{} has the control token {} at byte {}", field, role, at),
+          std::string(role));
+      break;
     }
     const std::string v3 = "function" + std::string(marks::kSeparator);
     if (has(text, v3)) {

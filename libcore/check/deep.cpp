@@ -24,10 +24,15 @@ constexpr double kLargestScale = 16.0;
 // Of a block's values one is the largest; many more are clipped ones.
 constexpr double kSaturatedShare = 0.05;
 constexpr std::uint8_t kHalfOfLargest = 0x76;  // 224
-// The scale of blocks below 1e-4, whose codes may be small.
-constexpr double kClampedScale = 2.3e-7;
+// The scale of blocks below 1e-4, whose codes may be small or all zero: 1e-4 / 448, or that rounded
+// up to a power of two, 2^-22.
+constexpr double kClampedScale = 2.4e-7;
 constexpr double kUnlikeSiblings = 16.0;
 constexpr std::size_t kFewSiblings = 4;
+// Matrices with few siblings are compared with all others: 0.003 to 0.1 is what they have.
+constexpr double kUnlikeAll = 128.0;
+constexpr double kLargestWeight = 1e5;
+constexpr double kZeroShare = 0.25;
 constexpr std::uint64_t kSmallMatrix = 64;  // elements: below, equal contents may be chance
 constexpr std::uint64_t kEnoughScales = 16;
 
@@ -174,6 +179,16 @@ class DataCheck {
     const TensorInfo& tensor = survey_.tensor(entry);
     const TensorStats& s = stats(entry);
     finite(entry, kind);
+    const bool fp8 = tensor.dtype == DType::kF8E4M3;
+    if (!fp8 && s.largest > kLargestWeight) {
+      add("weight-range", kind, entry,
+          fmt::format("has values up to {:.3g}, usual are less than {:g}", s.largest,
+                      kLargestWeight));
+    }
+    if (s.zero && slot.role == TensorRole::kNorm) {
+      add("zero-tensor", kind, entry, "is zero everywhere");
+      return;
+    }
     if (tensor.shape.size() != 2 || s.elements < kSmallMatrix) return;
     if (s.zero) {
       add("zero-tensor", kind, entry, "is zero everywhere");
@@ -183,7 +198,14 @@ class DataCheck {
       add("constant-tensor", kind, entry, "has the same value everywhere");
       return;
     }
-    const bool fp8 = tensor.dtype == DType::kF8E4M3;
+    const double zeros = static_cast<double>(s.zeros) / static_cast<double>(s.elements);
+    // A block that was zero when it was quantised says so in its scale.
+    const double smallest = fp8 && place.scale >= 0 ? stats(place.scale).smallest : 0.0;
+    const bool zero_block = smallest > 0.0 && smallest <= kClampedScale;
+    if (zeros > kZeroShare && !zero_block) {
+      add("many-zeros", kind, entry,
+          fmt::format("is zero in {:.0f} % of its elements", 100 * zeros));
+    }
     double magnitude = s.rms();
     if (fp8 && place.scale >= 0) {
       const TensorStats& scales = stats(place.scale);
@@ -209,7 +231,9 @@ class DataCheck {
             fmt::format("has {:.1f} % of its codes at the largest magnitude", 100.0 * share));
       }
     }
-    if (slot.role != TensorRole::kMatrix && slot.role != TensorRole::kRouter) return;
+    // Prediction layers hold copies of the embedding and the head.
+    const bool main = slot.role == TensorRole::kEmbedding && layer < 0;
+    if (slot.role != TensorRole::kMatrix && slot.role != TensorRole::kRouter && !main) return;
     digests_[{s.digest, tensor.bytes()}].push_back(entry);
     if (layer >= 0 && magnitude > 0.0 && std::isfinite(magnitude)) {
       magnitudes_[kind].emplace_back(magnitude, entry);
@@ -228,21 +252,29 @@ class DataCheck {
   }
 
   void siblings() {
+    std::vector<double> all;
+    for (const auto& [kind, list] : magnitudes_) {
+      for (const auto& [magnitude, entry] : list) all.push_back(magnitude);
+    }
     for (auto& [kind, list] : magnitudes_) {
-      if (list.size() < kFewSiblings) continue;
-      std::vector<double> sorted;
-      for (const auto& [magnitude, entry] : list) sorted.push_back(magnitude);
-      std::nth_element(sorted.begin(),
-                       sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2),
-                       sorted.end());
-      const double median = sorted[sorted.size() / 2];
+      const bool few = list.size() < kFewSiblings;
+      if (few && all.size() < kFewSiblings) continue;
+      std::vector<double> own;
+      for (const auto& [magnitude, entry] : list) own.push_back(magnitude);
+      const double middle = few ? median(all) : median(own);
+      const double factor = few ? kUnlikeAll : kUnlikeSiblings;
       for (const auto& [magnitude, entry] : list) {
-        if (magnitude < median * kUnlikeSiblings && magnitude > median / kUnlikeSiblings) continue;
+        if (magnitude < middle * factor && magnitude > middle / factor) continue;
         add("unlike-siblings", kind, entry,
-            fmt::format("has root mean square {:.3g}, its siblings have {:.3g}", magnitude,
-                        median));
+            fmt::format("has root mean square {:.3g}, {} have {:.3g}", magnitude,
+                        few ? "other matrices" : "its siblings", middle));
       }
     }
+  }
+  static double median(std::vector<double>& values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
   }
 
   const TensorSurvey& survey_;

@@ -117,7 +117,8 @@ class QuantisationCheck {
         });
       }
     }
-    if (is_e4m3(weight.dtype) && place.scale < 0 &&
+    // What must not be FP8 at all needs no scale.
+    if (is_e4m3(weight.dtype) && slot.role == TensorRole::kMatrix && place.scale < 0 &&
         !target_.unreadable(weight.name + "_scale_inv")) {
       alike_.add("fp8-without-scale", kind, "no scale", weight.name + "_scale_inv", [&] {
         return about(place.weight,
@@ -140,6 +141,7 @@ class QuantisationCheck {
     const TensorInfo& scale = survey_.tensor(entry);
     const std::string dtype(kernels::dtype_name(scale.dtype));
     if (!is_e4m3(weight.dtype) && !is_other_fp8(weight.dtype)) {
+      if (!is_float(weight.dtype)) return;  // unsupported-dtype
       const std::string found(kernels::dtype_name(weight.dtype));
       alike_.add("scale-of-unquantised", kind, found, "F8_E4M3", [&] {
         return about(entry, fmt::format("is a scale, but \"{}\" is {}", weight.name, found));
@@ -183,7 +185,8 @@ class QuantisationCheck {
       if (gate < 0 || up < 0 || places[gate].weight < 0 || places[up].weight < 0) return;
       const DType a = survey_.tensor(places[gate].weight).dtype;
       const DType b = survey_.tensor(places[up].weight).dtype;
-      if (is_e4m3(a) == is_e4m3(b)) return;
+      // Other dtypes have findings of their own.
+      if (!(is_e4m3(a) && is_float(b)) && !(is_float(a) && is_e4m3(b))) return;
       const std::string found =
           fmt::format("{} and {}", kernels::dtype_name(a), kernels::dtype_name(b));
       alike_.add("unquantised-pair", prefix + "gate_proj, up_proj", found, "one form", [&] {

@@ -184,6 +184,30 @@ class Reconciler {
                  tensor_, shape_of(tensor_));
     }
     heads(a);
+    biases(a);
+  }
+
+  // Biases in all layers that have attention, or in none.
+  void biases(const std::string& a) {
+    std::int64_t with = 0;
+    std::int64_t all = 0;
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      const auto layer = static_cast<std::int64_t>(l);
+      if (!extent(join_name(layer, -1, a + "o_proj.weight"), 0, 2)) continue;
+      ++all;
+      with += extent(join_name(layer, -1, a + "o_proj.bias"), 0, 1) ? 1 : 0;
+    }
+    if (all == 0 || with != (config_.attention_bias ? 0 : all)) return;
+    findings_.add(
+        "config-dimension",
+        {.file = file(),
+         .key = "attention_bias",
+         .message = fmt::format("{}: attention_bias is {}, but {} of the {} layers in the files "
+                                "have attention biases",
+                                file(), config_.attention_bias, with == 0 ? "none" : "all", all),
+         .found = config_.attention_bias ? "true" : "false",
+         .expected = config_.attention_bias ? "false" : "true"});
+    config_.attention_bias = !config_.attention_bias;
   }
 
   // Three widths hang on four numbers, of which one may be wrong.
@@ -219,7 +243,12 @@ class Reconciler {
 
   void mlps() {
     from_layers("intermediate_size", config_.intermediate_size, "mlp.gate_proj.weight", 0, 2);
-    if (config_.n_routed_experts == 0) return;
+    if (config_.n_routed_experts == 0) {
+      // The parser looked at no other setting of experts then.
+      const auto width = layer_extent("mlp.experts.0.gate_proj.weight", 0, 2);
+      if (!width || !layer_extent("mlp.gate.weight", 0, 2)) return;
+      config_.moe_intermediate_size = *width;
+    }
     const auto experts = layer_extent("mlp.gate.weight", 0, 2);
     if (experts && *experts <= kMostExpertMlps / config_.num_hidden_layers) {
       contradict("n_routed_experts", config_.n_routed_experts, *experts, tensor_,

@@ -138,6 +138,19 @@ constexpr Rule kRules[] = {
     {"DS288", "base-name", kGroup, kNote,
      "base_model_name_or_path is absent or a path of the machine that trained it.",
      "loaders that go by it do not find the base", "write the model's public name", kPeft},
+    {"DS289", "adapter-scale", kGroup, kWarning,
+     "lora_alpha over the rank is below 0.01, above 100, or not positive.",
+     "the adapter does next to nothing, or drowns the base", "correct lora_alpha", kPeft},
+    {"DS290", "adapter-default", kGroup, kWarning,
+     "r or lora_alpha is absent, so PEFT's default of 8 holds.",
+     "the adapter acts with another strength than it was trained with",
+     "write the value that is meant", kPeft},
+    {"DS291", "adapter-misspelt-key", kGroup, kWarning,
+     "A key of adapter_config.json is unknown and near a known one.",
+     "PEFT ignores it, or refuses the file", "correct the spelling", kPeft},
+    {"DS292", "zero-lora-a", kGroup, kWarning, "All elements of a lora_A are zero.",
+     "the module's adapter does nothing, and training it further has no gradient for lora_B",
+     "take the tensor from another checkpoint of the run", kPeft},
 };
 
 }  // namespace

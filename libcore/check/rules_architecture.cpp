@@ -148,6 +148,14 @@ constexpr Rule kRules[] = {
      "A key that changes the result is absent from config.json, so its class default holds.",
      "defaults differ between loaders and versions", "write the key with the value that is meant",
      kModelSource},
+    {"DS086", "unusual-value", kGroup, kWarning,
+     "A number of config.json is far from what any model of the family has.",
+     "the model computes something else than it was trained to",
+     "take the value from the original config.json", kModelSource},
+    {"DS087", "rope-without-type", kGroup, kError,
+     "rope_scaling has settings of YaRN, but no type.",
+     "loaders take it for no scaling: long texts, and the softmax scale, come out wrong",
+     "set rope_scaling.type to \"yarn\"", kModelSource},
 };
 
 }  // namespace

@@ -107,7 +107,7 @@ constexpr Rule kRules[] = {
      "one NaN makes every logit NaN", kAgain, "field experience"},
     {"DS128", "constant-tensor", kGroup, kWarning, "All elements of a matrix are equal.",
      "the tensor was never initialised or was overwritten", kAgain, "field experience"},
-    {"DS129", "zero-tensor", kGroup, kWarning, "All elements of a matrix are zero.",
+    {"DS129", "zero-tensor", kGroup, kWarning, "All elements of a matrix or of a norm are zero.",
      "the tensor was never written: sparse copies and lost writes look so", kAgain,
      "field experience"},
     {"DS130", "identical-tensors", kGroup, kWarning, "Two matrices have the same bytes.",
@@ -118,6 +118,13 @@ constexpr Rule kRules[] = {
     {"DS132", "codes-below-scale", kGroup, kWarning,
      "No code of an FP8 weight comes near the largest: scale and codes do not belong together.",
      "the scale was changed without quantising again", kAgain, "sgl-project/sglang PR 28307"},
+    {"DS133", "weight-range", kGroup, kWarning,
+     "A weight in 16 or 32 bits holds values above 100,000.",
+     "no model of the family has any: bytes were swapped or shifted, or the dtype is another one",
+     kAgain, "field experience"},
+    {"DS134", "many-zeros", kGroup, kWarning, "More than a quarter of a matrix is exactly zero.",
+     "a part of the tensor was never written: sparse copies and lost writes look so", kAgain,
+     "field experience"},
 };
 
 }  // namespace

@@ -65,6 +65,7 @@ void scan_fp8(std::span<const std::byte> bytes, TensorStats& stats) {
   while (i + kRow <= size) {
     std::array<std::uint8_t, kRow> nans{};
     std::array<std::uint8_t, kRow> full{};
+    std::array<std::uint8_t, kRow> none{};
     std::array<std::uint8_t, kRow> top{};
     const std::size_t end = i + std::min(kRows, (size - i) / kRow) * kRow;
     for (; i < end; i += kRow) {
@@ -73,6 +74,7 @@ void scan_fp8(std::span<const std::byte> bytes, TensorStats& stats) {
         const auto is_nan = static_cast<std::uint8_t>(code == kNan);
         nans[j] = static_cast<std::uint8_t>(nans[j] + is_nan);
         full[j] = static_cast<std::uint8_t>(full[j] + static_cast<std::uint8_t>(code == kLargest));
+        none[j] = static_cast<std::uint8_t>(none[j] + static_cast<std::uint8_t>(code == 0));
         const auto valued = static_cast<std::uint8_t>(code & static_cast<std::uint8_t>(is_nan - 1));
         top[j] = top[j] > valued ? top[j] : valued;
       }
@@ -80,6 +82,7 @@ void scan_fp8(std::span<const std::byte> bytes, TensorStats& stats) {
     for (std::size_t j = 0; j < kRow; ++j) {
       stats.bad += nans[j];
       stats.saturated += full[j];
+      stats.zeros += none[j];
       most = std::max(most, top[j]);
     }
   }
@@ -87,6 +90,7 @@ void scan_fp8(std::span<const std::byte> bytes, TensorStats& stats) {
     const auto code = static_cast<std::uint8_t>(data[i] & 0x7f);
     stats.bad += code == kNan ? 1 : 0;
     stats.saturated += code == kLargest ? 1 : 0;
+    stats.zeros += code == 0 ? 1 : 0;
     if (code != kNan) most = std::max(most, code);
   }
   stats.largest_code = most;
@@ -118,6 +122,7 @@ void scan_float(std::span<const std::byte> bytes, Bits exponent, Widen&& widen,
   Bits most = 0;
   for (std::size_t begin = 0; begin < count;) {
     std::array<Bits, kRow> bad{};
+    std::array<Bits, kRow> none{};
     std::array<Bits, kRow> top{};
     for (std::size_t rows = 0; rows < kRows && begin < count; ++rows, begin += kRow) {
       const std::byte* at = bytes.data() + begin * sizeof(Bits);
@@ -131,15 +136,18 @@ void scan_float(std::span<const std::byte> bytes, Bits exponent, Widen&& widen,
         const auto magnitude = static_cast<Bits>(row[j] & kMagnitude);
         const auto is_bad = static_cast<Bits>(magnitude >= exponent);
         bad[j] = static_cast<Bits>(bad[j] + is_bad);
+        none[j] = static_cast<Bits>(none[j] + static_cast<Bits>(magnitude == 0));
         const auto valued = static_cast<Bits>(magnitude & static_cast<Bits>(is_bad - 1));
         top[j] = top[j] > valued ? top[j] : valued;
       }
     }
     for (std::size_t j = 0; j < kRow; ++j) {
       stats.bad += bad[j];
+      stats.zeros += none[j];
       most = std::max(most, top[j]);
     }
   }
+  stats.zeros -= (kRow - count % kRow) % kRow;  // what filled the last row
   stats.largest = static_cast<double>(widen(most));
   if (stats.bad > 0) {
     stats.first_bad = first_of(bytes, sizeof(Bits), [&](const std::byte* at) {
@@ -255,6 +263,7 @@ void append(TensorStats& stats, const TensorStats& next) {
   stats.not_positive += next.not_positive;
   stats.mantissa += next.mantissa;
   stats.saturated += next.saturated;
+  stats.zeros += next.zeros;
   stats.largest_code = std::max(stats.largest_code, next.largest_code);
   stats.largest = std::max(stats.largest, next.largest);
   if (next.smallest > 0.0 && (stats.smallest == 0.0 || next.smallest < stats.smallest)) {

@@ -22,6 +22,7 @@ struct TensorStats {
   std::uint64_t mantissa = 0;  // F32: finite values above 0 that are no power of two
   std::uint64_t first_mantissa = kNowhere;
   std::uint64_t saturated = 0;    // FP8: codes of the largest magnitude
+  std::uint64_t zeros = 0;        // FP8, 16 and 32 bits: elements that are 0
   std::uint8_t largest_code = 0;  // FP8: without the sign, NaN left out
   double largest = 0.0;           // magnitude of the finite values
   double smallest = 0.0;          // magnitude of the finite values that are not 0; 0: none

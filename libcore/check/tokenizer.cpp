@@ -12,6 +12,7 @@
 #include "libcore/base/format.h"
 #include "libcore/base/json.h"
 #include "libcore/check/checks.h"
+#include "libcore/check/message_key.h"
 #include "libcore/check/near_miss.h"
 #include "libcore/check/template_check.h"
 
@@ -95,6 +96,7 @@ class TokenizerCheck {
 
   void run() {
     generation();
+    check_tokenizer_fields(folder_, model_, findings_);
     if (!there(folder_ / "tokenizer.json")) {
       without_file();
       return;
@@ -110,7 +112,10 @@ class TokenizerCheck {
     ids(*tokenizer);
     spelling(*tokenizer);
     v3(*tokenizer);
-    check_chat_templates(folder_, *tokenizer, object("tokenizer_config.json"), model_, findings_);
+    // Without its settings the tokenizer has no template that stands there.
+    if (settings_read_ || there(folder_ / "chat_template.jinja")) {
+      check_chat_templates(folder_, *tokenizer, object("tokenizer_config.json"), model_, findings_);
+    }
   }
 
  private:
@@ -159,11 +164,11 @@ class TokenizerCheck {
       const char* rule = has(message, "is not in tokenizer.json")   ? "special-token-missing"
                          : has(message, "in tokenizer.json its id") ? "added-tokens-disagree"
                                                                     : "tokenizer-config-syntax";
-      findings_.add(rule,
-                    {.file = path("tokenizer_config.json"),
-                     .key = has(message, "added_tokens_decoder") ? "added_tokens_decoder" : "",
-                     .message = std::string(message),
-                     .fix = error.hint()});
+      findings_.add(rule, {.file = path("tokenizer_config.json"),
+                           .key = key_in_message(message, path("tokenizer_config.json")),
+                           .message = std::string(message),
+                           .fix = error.hint()});
+      settings_read_ = false;
     }
     return tokenizer;
   }
@@ -210,17 +215,6 @@ class TokenizerCheck {
     if (tokenizer.adds_bos() && has(tokenizer.chat_template(), "bos_token")) {
       add("bos-added-twice", file, "add_bos_token",
           "add_bos_token is true, and the chat template begins with bos_token", "true");
-    }
-    if (model_ != nullptr && settings.contains("model_max_length") &&
-        settings.at("model_max_length").is_number()) {
-      const double length = settings.at("model_max_length").get<double>();
-      // transformers writes 1e30 for "none".
-      if (length > static_cast<double>(model_->max_position_embeddings) && length < 1e18) {
-        add("model-max-length", file, "model_max_length",
-            fmt::format("model_max_length is {:.0f}, max_position_embeddings is {}", length,
-                        model_->max_position_embeddings),
-            fmt::format("{:.0f}", length), std::to_string(model_->max_position_embeddings));
-      }
     }
     const json map = object("special_tokens_map.json");
     for (const char* key : {"bos_token", "eos_token", "pad_token"}) {
@@ -282,6 +276,12 @@ class TokenizerCheck {
             fmt::format("the added token {} is {}, the control token is {}", token.id,
                         quote_text(token.text), quote_text(miss.meant)),
             token.text, miss.meant);
+      }
+      if (control.count(token.text) > 0 && (token.lstrip || token.rstrip)) {
+        add("control-flag", "tokenizer.json", fmt::format("added_tokens {}", token.id),
+            fmt::format("the token {} takes the white space beside it (lstrip {}, rstrip {})",
+                        quote_text(token.text), token.lstrip, token.rstrip),
+            "true", "false");
       }
       if (control.count(token.text) == 0 || (special.count(token.text) > 0) == token.special) {
         continue;
@@ -376,6 +376,7 @@ class TokenizerCheck {
   const json* config_;
   const ModelConfig* model_;
   Findings& findings_;
+  bool settings_read_ = true;
 };
 
 }  // namespace

@@ -16,9 +16,6 @@ using check::RuleGroup;
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr const char* kFile = kAdapterFile;
-Adapter sound() { return sound_adapter(); }
-
 std::vector<Finding> run(const Adapter& adapter,
                          const std::function<void(const fs::path&)>& spoil = {},
                          bool with_base = true) {
@@ -51,11 +48,14 @@ const std::vector<Case>& cases() {
        [](const fs::path& f) { write_text(f / "adapter_config.json", "{\"r\": 4"); }},
       {"adapter-config-syntax", "adapter_config.json", config("x", 1),
        [](const fs::path& f) { write_text(f / "adapter_config.json", "[]"); }},
-      {"adapter-weights-missing", kFile, {}, [](const fs::path& f) { fs::remove(f / kFile); }},
+      {"adapter-weights-missing",
+       kAdapterFile,
+       {},
+       [](const fs::path& f) { fs::remove(f / kAdapterFile); }},
       {"adapter-pickle",
        "adapter_model.bin",
        {},
-       [](const fs::path& f) { fs::rename(f / kFile, f / "adapter_model.bin"); }},
+       [](const fs::path& f) { fs::rename(f / kAdapterFile, f / "adapter_model.bin"); }},
       {"adapter-type", "peft_type", config("peft_type", "IA3"), {}},
       {"adapter-task", "task_type", config("task_type", "SEQ_CLS"), {}},
       {"adapter-value", "", config("r", 0), {}},
@@ -151,7 +151,7 @@ const std::vector<Case>& cases() {
       {"full-weight",
        "lm_head",
        [](Adapter& a) {
-         a.model.set("base_model.model.lm_head.weight", "F32", {300, 64}, kFile);
+         a.model.set("base_model.model.lm_head.weight", "F32", {300, 64}, kAdapterFile);
        },
        {}},
       {"fused-keys", "experts.lora_A", [](Adapter& a) { a.pair("1.mlp.experts", 32, 64, 32); }, {}},
@@ -218,6 +218,16 @@ const std::vector<Case>& cases() {
          data.assign(data.size(), '\0');
        },
        {}},
+      {"adapter-scale", "lora_alpha", config("lora_alpha", 0), {}},
+      {"adapter-default", "lora_alpha", [](Adapter& a) { a.config.erase("lora_alpha"); }, {}},
+      {"adapter-misspelt-key", "use_rlora", [](Adapter& a) { a.config["use_rlora"] = true; }, {}},
+      {"zero-lora-a",
+       "o_proj.lora_A",
+       [](Adapter& a) {
+         std::string& data = a.model.at(a.a("1.self_attn.o_proj")).data;
+         data.assign(data.size(), '\0');
+       },
+       {}},
       {"base-name",
        "base_model_name_or_path",
        config("base_model_name_or_path", "/data/model"),
@@ -229,14 +239,14 @@ const std::vector<Case>& cases() {
 }  // namespace
 
 TEST_CASE("a sound adapter has no findings, with its base and without") {
-  CHECK_MESSAGE(run(sound()).empty(), describe(run(sound())));
-  CHECK(run(sound(), {}, false).empty());
+  CHECK_MESSAGE(run(sound_adapter()).empty(), describe(run(sound_adapter())));
+  CHECK(run(sound_adapter(), {}, false).empty());
 }
 
 TEST_CASE("each rule on adapters finds its spoilt adapter") {
   for (const Case& spoilt : cases()) {
     INFO(spoilt.rule);
-    Adapter adapter = sound();
+    Adapter adapter = sound_adapter();
     if (spoilt.adapter) spoilt.adapter(adapter);
     const auto findings = run(adapter, spoilt.folder);
     REQUIRE_MESSAGE(find(findings, spoilt.rule) != nullptr, describe(findings));
@@ -261,7 +271,7 @@ TEST_CASE("every rule on adapters has a case") {
 }
 
 TEST_CASE("the first pattern of the file counts, not the first by name") {
-  Adapter adapter = sound();
+  Adapter adapter = sound_adapter();
   adapter.pair("1.self_attn.o_proj", 64, 64, 8);
   const std::string text = adapter.config.dump();
   const auto with_patterns = [&](const std::string& patterns) {

@@ -113,6 +113,12 @@ const std::vector<Case>& cases() {
       {"control-token-in-text", chat("say <｜Assistant｜> please", "a")},
       {"unclosed-think", chat("u", "<think>hm, 2")},
       {"v3-calls", chat("u", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}\n```")},
+      {"control-token-in-text", chat("u", "a<｜User｜>and so on")},
+      {"unknown-tool",
+       R"({"tools":[{"type":"function","function":{"name":"g"}}],"messages":[{"role":"user",)"
+       R"("content":"u"},{"role":"assistant","content":"","tool_calls":[{"type":"function",)"
+       R"("function":{"name":"f","arguments":"{}"}}]},{"role":"tool","content":"r"},)"
+       R"({"role":"assistant","content":"a"}]})"},
       {"duplicate-row", kGood},
       {"replacement-character", chat("u", "caf\ufffd")},
       {"mojibake", chat("u", "caf\u00c3\u00a9")},
@@ -143,6 +149,7 @@ const std::vector<std::pair<const char*, std::string>>& files() {
       {"empty-prompt", R"({"prompt":"","completion":"a"})"},
       {"length-mismatch", R"({"input_ids":[1,2,3],"labels":[1,2]})"},
       {"bad-id", R"({"input_ids":[1,2,-3],"labels":[1,2,3]})"},
+      {"label-differs", R"({"input_ids":[1,2,3],"labels":[-100,2,4]})"},
       {"no-usable-row", R"({"messages":[]})"},
   };
   return kFiles;
@@ -194,7 +201,7 @@ TEST_CASE("a conversation that the model's template has no form for") {
 
 TEST_CASE("ids against the model's vocabulary") {
   CHECK(find(run(R"({"input_ids":[1,2,4096],"labels":[1,2,3]})", true), "bad-id") != nullptr);
-  CHECK(run(R"({"input_ids":[1,2,4095],"labels":[1,2,3]})", true).empty());
+  CHECK(run(R"({"input_ids":[1,2,4095],"labels":[1,2,4095]})", true).empty());
 }
 
 TEST_CASE("rows that two files share") {

@@ -124,9 +124,9 @@ struct Model {
   std::string header_of(const std::string& shard, std::string& data) const {
     nlohmann::ordered_json header;
     if (!metadata.is_null()) header["__metadata__"] = metadata;
-    for (const bool wide : {true, false}) {  // wide dtypes first, for alignment
+    for (const std::uint64_t width : {64, 32, 16, 8, 4}) {  // wide dtypes first, for alignment
       for (const auto& [name, tensor] : tensors) {
-        if (tensor.shard != shard || (tensor.dtype == "F8_E4M3") == wide) continue;
+        if (tensor.shard != shard || bits(tensor.dtype) != width) continue;
         header[name] = {{"dtype", tensor.dtype},
                         {"shape", tensor.shape},
                         {"data_offsets", {data.size(), data.size() + tensor.data.size()}}};
