@@ -1,6 +1,7 @@
 // The model: embedding, blocks, head.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <map>
@@ -38,6 +39,8 @@ class Sequence {
   std::int64_t capacity() const { return capacity_; }
   // A copy that can go on for `more` tokens in another way.
   Sequence branch(std::int64_t more) const;
+  // Forgets the tokens from `length` on, which is at most length().
+  void shorten(std::int64_t length) { length_ = std::min(length_, length); }
 
  private:
   friend class DeepSeekModel;

@@ -117,15 +117,19 @@ void Block::backward(Exec& whole, const Rows& rows, const ConstView& h, BlockSav
 
 void Block::decode(Exec& exec, const ConstView& positions, const View& h,
                    std::span<const CacheRow> caches) const {
+  const OpScope layer(exec.device, "layer", index);
   ArenaScope saved_scope(exec.saved);
   BlockSaved saved;
   const std::int64_t rows = h.rows();
   saved.attention_rstd = exec.saved.allocate("attention.rstd", exec.statistics(), {rows});
   saved.attention.xn = exec.saved.allocate("attention.xn", exec.dtype, {rows, h.cols()});
   saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {rows, h.cols()});
-  attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
-  copy_rows(exec, h, saved.h_mid);
-  attention.decode(exec, positions, saved.attention.xn, caches, saved.h_mid);
+  {
+    const OpScope part(exec.device, "attention");
+    attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
+    copy_rows(exec, h, saved.h_mid);
+    attention.decode(exec, positions, saved.attention.xn, caches, saved.h_mid);
+  }
   mlp_forward(exec, h, saved);
 }
 

@@ -89,18 +89,23 @@ double memory_peak(Device& device) {
 
 void MachinePeaks::raise(const MachinePeaks& other) {
   matrix_flops = std::max(matrix_flops, other.matrix_flops);
+  f32_flops = std::max(f32_flops, other.f32_flops);
+  bf16_flops = std::max(bf16_flops, other.bf16_flops);
   memory_bytes = std::max(memory_bytes, other.memory_bytes);
 }
 
 MachinePeaks measure_peaks(Device& device, DType dtype) {
   MachinePeaks peaks;
-  peaks.matrix_flops = matrix_peak(device, DType::kF32);
-  if (dtype == DType::kBF16) {
-    peaks.matrix_flops = std::max(peaks.matrix_flops, matrix_peak(device, dtype));
-  }
+  peaks.f32_flops = matrix_peak(device, DType::kF32);
+  if (dtype == DType::kBF16) peaks.bf16_flops = matrix_peak(device, DType::kBF16);
+  peaks.matrix_flops = std::max(peaks.f32_flops, peaks.bf16_flops);
   peaks.memory_bytes = memory_peak(device);
   return peaks;
 }
+
+double measure_bf16_peak(Device& device) { return matrix_peak(device, DType::kBF16); }
+
+bool has_native_bf16(const Device& device) { return device.isa() == kernels::Isa::kAvx512Bf16; }
 
 double product_rate(Device& device, std::int64_t rows, std::int64_t in, std::int64_t out,
                     DType weight) {

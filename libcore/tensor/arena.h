@@ -36,16 +36,19 @@ class Arena {
   // Bytes by allocation name at the moment of the peak.
   std::map<std::string, std::size_t> peak_by_name() const;
 
+  struct Allocation {
+    std::string_view name;
+    std::size_t bytes;
+  };
+  // What is in use, oldest first.
+  const std::vector<Allocation>& allocations() const { return allocations_; }
+
  private:
   friend class ArenaScope;
   struct Block {
     std::byte* data = nullptr;
     std::size_t size = 0;
     std::size_t committed = 0;  // bytes from the start that may be used
-  };
-  struct Allocation {
-    std::string_view name;
-    std::size_t bytes;
   };
   struct Mark {
     std::size_t block = 0;

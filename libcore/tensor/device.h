@@ -100,6 +100,11 @@ class Device {
     const auto* cpu = std::get_if<kernels::CpuContext>(&context_);
     return cpu != nullptr ? cpu->threads() : 1;
   }
+  // Instruction set of the CPU context; kBaseline for CUDA.
+  kernels::Isa isa() const {
+    const auto* cpu = std::get_if<kernels::CpuContext>(&context_);
+    return cpu != nullptr ? cpu->isa() : kernels::Isa::kBaseline;
+  }
   // Bytes the kernels hold as scratch memory; 0 for CUDA.
   std::size_t scratch_bytes() const {
     const auto* cpu = std::get_if<kernels::CpuContext>(&context_);

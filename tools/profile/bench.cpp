@@ -14,6 +14,7 @@
 #include "libcore/base/system.h"
 #include "libcore/nn/op_bench.h"
 #include "tools/profile/op_profile.h"
+#include "tools/profile/product.h"
 #include "tools/profile/roofline.h"
 #include "tools/profile/workload.h"
 
@@ -101,7 +102,7 @@ struct StepTiming {
 
 StepTiming time_step(const BenchSettings& settings, const std::filesystem::path& folder,
                      const ModelConfig& config, Device& device, cli::Run& run) {
-  Workload work(settings.work, folder, config, "", true, device);
+  Workload work(settings.work, folder, config, "", Mode::kTrain, device);
   StepTiming timing{.tokens = work.tokens()};
   OpProfile profile;  // counts the warm-up step's operations; the measured steps run unobserved
   device.set_observer(&profile);
@@ -149,14 +150,9 @@ std::map<std::string, double> read_earlier(const std::string& path) {
   return medians;
 }
 
-std::string results_text(const std::vector<Result>& results, const MachinePeaks& peaks, int threads,
-                         bool compared) {
-  std::string text = fmt::format(
-      "peak of this machine, {} threads: {:.1f} GFLOP/s (matrix product), {:.1f} GB/s "
-      "(memory, read and written)\n\n",
-      threads, peaks.matrix_flops / 1e9, peaks.memory_bytes / 1e9);
-  text += fmt::format("{:<56} {:>9} {:<9} {:>7} {:>10} {:<5}{}\n", "case", "median", "unit",
-                      "spread", "of peak", "cache", compared ? "    ratio" : "");
+std::string results_text(const std::vector<Result>& results, bool compared) {
+  std::string text = fmt::format("{:<56} {:>9} {:<9} {:>7} {:>10} {:<5}{}\n", "case", "median",
+                                 "unit", "spread", "of peak", "cache", compared ? "    ratio" : "");
   for (const Result& r : results) {
     const std::string share =
         r.above_peak ? "above peak"
@@ -184,6 +180,42 @@ json results_json(const std::vector<Result>& results, bool compared) {
     array.push_back(std::move(entry));
   }
   return array;
+}
+
+Product bench_product(const BenchSettings& settings, const std::vector<Result>& results,
+                      const MachinePeaks& peaks, const std::vector<std::string>& left_out,
+                      const Device& device) {
+  const bool compared = !settings.compare.empty();
+  const std::string model = settings.work.model.empty() ? "mini" : settings.work.model;
+  const std::string peak = peaks_text(peaks, device);
+  Product product{.title = "bench: " + model,
+                  .facts = {peak.substr(0, peak.find('\n')), "dtype " + settings.work.dtype},
+                  .text = peak + "\n" + results_text(results, compared),
+                  .rows = "results"};
+  product.document = {{"suite", settings.suite},
+                      {"model", model},
+                      {"dtype", settings.work.dtype},
+                      {"threads", device.threads()},
+                      {"results", results_json(results, compared)},
+                      {"left_out", left_out},
+                      {"peaks", peaks_json(peaks, device)}};
+  product.columns = {{"name", "case"},
+                     {"median", "median", 1.0, 1},
+                     {"unit", "unit"},
+                     {"spread", "spread %", 0.01, 1},
+                     {"share_of_peak", "of peak %", 0.01, 1},
+                     {"above_peak", "above peak"},
+                     {"cold", "cold"}};
+  if (compared) product.columns.push_back({"ratio", "ratio", 1.0, 3});
+  Bars bars{.series = {"reached", "left to the peak"}};
+  for (const Result& result : results) {
+    if (!result.share_of_peak) continue;
+    bars.bars.push_back({.label = result.name,
+                         .values = {*result.share_of_peak, 1.0 - *result.share_of_peak},
+                         .note = fmt::format("{:.0f} %", 100.0 * *result.share_of_peak)});
+  }
+  product.more.push_back({.heading = "Share of the measured peak", .bars = std::move(bars)});
+  return product;
 }
 
 }  // namespace
@@ -225,6 +257,7 @@ void run_bench(const BenchSettings& settings, cli::Run& run) {
     run.info(folder.string() + ": no weights, the training step is left out");
   }
   peaks.raise(measure_peaks(device, dtype));
+  if (dtype != DType::kBF16) peaks.bf16_flops = measure_bf16_peak(device);
   run.progress_clear();
   for (const std::string& name : ops.left_out) {
     run.warn(name + ": left out, it needs more than half of the memory available");
@@ -246,16 +279,7 @@ void run_bench(const BenchSettings& settings, cli::Run& run) {
     run.warn(fmt::format("{}: {} of {} cases are not in it (another model, shape or dtype)",
                          settings.compare, unmatched, results.size()));
   }
-  run.product(results_text(results, peaks, run.threads(), compared),
-              {{"suite", settings.suite},
-               {"model", own_model ? settings.work.model : "mini"},
-               {"dtype", settings.work.dtype},
-               {"threads", run.threads()},
-               {"results", results_json(results, compared)},
-               {"left_out", ops.left_out},
-               {"peaks",
-                {{"matrix_flops_per_second", peaks.matrix_flops},
-                 {"memory_bytes_per_second", peaks.memory_bytes}}}});
+  print_product(bench_product(settings, results, peaks, ops.left_out, device), run);
 }
 
 }  // namespace ds::profile

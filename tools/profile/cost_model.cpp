@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <map>
 
@@ -124,9 +125,11 @@ class Counter {
         c_.kv_lora_rank * h * (c_.qk_nope_head_dim + c_.v_head_dim) + h * c_.v_head_dim * d;
     const std::int64_t bias = c_.attention_bias ? c_.q_lora_rank + kv_a + d : 0;
     const std::int64_t norms = d + c_.q_lora_rank + c_.kv_lora_rank;
-    const std::int64_t per_position = h * (c_.q_head_dim() + c_.v_head_dim);
+    const std::int64_t per_position = request_.decode
+                                          ? h * (2 * c_.kv_lora_rank + c_.qk_rope_head_dim)
+                                          : h * (c_.q_head_dim() + c_.v_head_dim);
     std::int64_t core = per_position * request_.seq_len;  // 2 operations, half of the positions
-    if (request_.convention == Convention::kNoncausal) core *= 2;
+    if (request_.decode || request_.convention == Convention::kNoncausal) core *= 2;
     if (request_.convention == Convention::k6n) core = 0;
     add(prefix + "attention", "attention", layer, attention + bias + norms,
         attention + bias + norms, attention, core);
@@ -171,6 +174,28 @@ CostTable count_costs(const ModelConfig& config, const CostRequest& request) {
                 "leave --mtp out");
   }
   return Counter(config, request).count();
+}
+
+double decode_bytes(const ModelConfig& config, const CostRow& row, const DecodeStep& step,
+                    double weight_width) {
+  const auto batch = static_cast<double>(step.batch);
+  auto weights = static_cast<double>(row.activated);
+  double cache = 0.0;
+  if (row.kind == "embedding") weights = batch * static_cast<double>(config.hidden_size);
+  if (row.kind == "head" && config.tie_word_embeddings) {
+    weights += static_cast<double>(config.vocab_size * config.hidden_size);
+  }
+  if (row.kind == "attention") {
+    cache = batch * static_cast<double>(step.seq_len * step.cache_bytes);
+  }
+  if (row.kind == "moe") {
+    const auto experts = static_cast<double>(config.n_routed_experts);
+    const auto chosen = static_cast<double>(config.num_experts_per_tok);
+    const double reached = experts * (1.0 - std::pow(1.0 - chosen / experts, batch));
+    weights += (reached - chosen) *
+               static_cast<double>(3 * config.hidden_size * config.moe_intermediate_size);
+  }
+  return weights * weight_width + cache;
 }
 
 std::int64_t kv_cache_bytes_per_token(const ModelConfig& config, std::string_view dtype, bool mtp) {

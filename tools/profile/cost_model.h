@@ -26,6 +26,9 @@ struct CostRequest {
   std::int64_t seq_len = 4096;
   bool mtp = false;   // the multi-token-prediction layers with their copied embedding and head
   bool train = true;  // false: forward only
+  // The forward pass of one more token that attends to `seq_len` positions, itself included, in the
+  // latent cache (section 4, absorbed); needs train == false.
+  bool decode = false;
   // Adapters; absent: every parameter is trained.
   std::optional<std::vector<LoraTarget>> lora;
 };
@@ -52,6 +55,18 @@ struct CostTable {
   CostRow total;
 };
 CostTable count_costs(const ModelConfig& config, const CostRequest& request);
+
+// A decode step: one token of each of `batch` sequences.
+struct DecodeStep {
+  std::int64_t batch = 1;
+  std::int64_t seq_len = 0;      // as in the request
+  std::int64_t cache_bytes = 0;  // of one position in one layer
+};
+// Bytes a decode step moves for a row of count_costs(): the weights it touches once, `weight_width`
+// bytes each, and the cache entries it reads. Of E experts with K a token, batch B reaches
+// E (1 - (1 - K / E)^B) when tokens choose evenly. Adapters and activations count nothing.
+double decode_bytes(const ModelConfig& config, const CostRow& row, const DecodeStep& step,
+                    double weight_width);
 
 // Bytes of the latent cache a token needs in all layers: (kv_lora + rope) numbers a layer for
 // `bf16` and `f32`; `fp8` is FlashMLA's layout: latent in 8 bits, an F32 scale for each 128 of

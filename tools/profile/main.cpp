@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
                        [&](ds::cli::Run& run) { run_layers(layers, run); }},
                       {"bench", "ops and the training step against the peak of this machine",
                        [&](CLI::App& app) { declare_bench(app, bench); },
-                       [&](ds::cli::Run& run) { run_bench(bench, run); }}}};
+                       [&](ds::cli::Run& run) { run_bench(bench, run); }}},
+      .formats = {"text", "json", "csv", "md", "html"}};
   return ds::cli::run_main(argc, argv, program);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tools/profile/cost_model.h"
+#include "tools/profile/memory_timeline.h"
 #include "tools/profile/op_profile.h"
 #include "tools/profile/roofline.h"
 #include "tools/profile/workload.h"
@@ -28,10 +29,12 @@ ProcessUse operator-(const ProcessUse& later, const ProcessUse& earlier);
 struct Measurement {
   std::vector<double> seconds;  // wall time of each step
   std::int64_t tokens = 0;      // of one step
+  bool decode = false;          // the rows have formulas beside
   int threads = 1;
   OpProfile profile;
   MachinePeaks peaks;
   MemoryUse memory;
+  MemoryTimeline timeline;
   std::uint64_t peak_rss = 0;
   ProcessUse use;
   double total_seconds() const;
@@ -50,12 +53,21 @@ struct MeasuredRow {
   double bytes = 0.0;
   double seconds = 0.0;
   double share = 0.0;
+  // Of a decode step, by the cost model.
+  double formula_flops = 0.0;
+  double formula_bytes = 0.0;
   Rating rating;
+  double all_flops() const {
+    return forward_flops + input_gradient_flops + weight_gradient_flops + recompute_flops;
+  }
 };
 std::vector<MeasuredRow> measured_rows(const Measurement& measured, const CostTable& costs,
                                        std::int64_t trainable);
 
+// But for the peaks of the machine, which peaks_text() and peaks_json() tell.
 std::string measured_text(const Measurement& measured, const std::vector<MeasuredRow>& rows);
+// Kinds of ops by falling time.
+nlohmann::json ops_json(const Measurement& measured);
 nlohmann::json measured_json(const Measurement& measured, const std::vector<MeasuredRow>& rows);
 
 }  // namespace ds::profile

@@ -19,11 +19,12 @@ OpSums OpProfile::Part::total() const {
 
 void OpProfile::before(std::string_view /*op*/, const OpWork& work) {
   work_ = work;
-  start_ = Clock::now();
+  begin_ = Clock::now();
 }
 
 void OpProfile::after(std::string_view op) {
-  const OpSums one{.seconds = std::chrono::duration<double>(Clock::now() - start_).count(),
+  end_ = Clock::now();
+  const OpSums one{.seconds = std::chrono::duration<double>(end_ - begin_).count(),
                    .flops = work_.cost.flops,
                    .weight_gradient_flops = work_.weight_gradient_flops,
                    .bytes = work_.cost.bytes,

@@ -27,6 +27,7 @@ struct OpSums {
 // innermost phase ("forward", "backward", "recompute"), and under its kind.
 class OpProfile : public OpObserver {
  public:
+  using Clock = std::chrono::steady_clock;
   struct Part {
     std::map<std::string, OpSums> phases;
     OpSums total() const;
@@ -42,9 +43,11 @@ class OpProfile : public OpObserver {
   const std::map<std::string, Part>& parts() const { return parts_; }
   const std::map<std::string, OpSums>& ops() const { return ops_; }
   OpSums total() const;
+  // When the op that was counted last began and ended.
+  Clock::time_point last_begin() const { return begin_; }
+  Clock::time_point last_end() const { return end_; }
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Scope {
     std::string part;
     std::string phase;
@@ -54,7 +57,8 @@ class OpProfile : public OpObserver {
   std::map<std::string, Part> parts_;
   std::map<std::string, OpSums> ops_;
   OpWork work_;
-  Clock::time_point start_;
+  Clock::time_point begin_;
+  Clock::time_point end_;
 };
 
 }  // namespace ds::profile

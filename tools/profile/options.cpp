@@ -16,7 +16,9 @@ constexpr std::int64_t kMostTokens = std::int64_t{1} << 24;
 void add_work(CLI::App& app, WorkSettings& s) {
   const char* group = "Work";
   words(app.add_option("--dtype", s.dtype, "compute dtype"), {"f32", "bf16"})->group(group);
-  count(app.add_option("--seq_len", s.seq_len, "tokens of a row"), 2, kMostTokens)->group(group);
+  count(app.add_option("--seq_len", s.seq_len, "tokens of a row; decode: its context"), 2,
+        kMostTokens)
+      ->group(group);
   count(app.add_option("--batch", s.batch, "rows of a step"), 1, 65536)->group(group);
   words(app.add_option("--peft_method", s.peft_method,
                        "what is trained; auto: lora, but full for --analytical without lora flags"),
@@ -42,10 +44,14 @@ void declare_layers(CLI::App& app, LayersSettings& s) {
   app.add_option("--input", s.input, "text of every row instead of --seq_len random tokens")
       ->excludes("--seq_len")
       ->group("Work");
-  words(app.add_option("--mode", s.mode, "a training step, or the forward pass alone"),
-        {"infer", "train"})
+  words(app.add_option("--mode", s.mode,
+                       "a training step, the forward pass alone, or one token of each row from the "
+                       "latent cache"),
+        {"infer", "train", "decode"})
       ->group("Work");
   count(app.add_option("--steps", s.steps, "measured steps, after one that is not"), 1, 1000000)
+      ->group("Work");
+  app.add_option("--trace", s.trace, "file for a trace of the measured steps (Chrome, Perfetto)")
       ->group("Work");
   const char* group = "Formulas";
   app.add_flag("--analytical", s.analytical, "count from the config alone, run nothing")

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 namespace ds::profile {
 
@@ -23,6 +24,29 @@ Rating rate(double flops, double bytes, double seconds, const MachinePeaks& peak
     rating.share_of_peak = compute / seconds;
   }
   return rating;
+}
+
+std::string peaks_text(const MachinePeaks& peaks, const Device& device) {
+  std::string text =
+      fmt::format("peak of this machine, {} threads: {:.1f} GFLOP/s (f32 matrix product), ",
+                  device.threads(), peaks.f32_flops / 1e9);
+  if (peaks.bf16_flops > 0.0) {
+    text += fmt::format("{:.1f} GFLOP/s (bf16, {}), ", peaks.bf16_flops / 1e9,
+                        has_native_bf16(device) ? "in the CPU's own bf16 instructions"
+                                                : "widened to f32: no bf16 instructions");
+  }
+  return text + fmt::format("{:.1f} GB/s (memory, read and written)\n", peaks.memory_bytes / 1e9);
+}
+
+nlohmann::json peaks_json(const MachinePeaks& peaks, const Device& device) {
+  nlohmann::json json{{"matrix_flops_per_second", peaks.matrix_flops},
+                      {"f32_flops_per_second", peaks.f32_flops},
+                      {"bf16_flops_per_second", nullptr},
+                      {"bf16_products", has_native_bf16(device) ? "native" : "widened"},
+                      {"memory_bytes_per_second", peaks.memory_bytes},
+                      {"threads", device.threads()}};
+  if (peaks.bf16_flops > 0.0) json["bf16_flops_per_second"] = peaks.bf16_flops;
+  return json;
 }
 
 std::string rate_text(const Rating& rating) {

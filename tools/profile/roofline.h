@@ -1,6 +1,7 @@
 // Achieved rates against what the machine reaches at best.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
@@ -18,6 +19,10 @@ struct Rating {
   bool above_peak = false;
 };
 Rating rate(double flops, double bytes, double seconds, const MachinePeaks& peaks);
+
+// "peak of this machine, 2 threads: 180.0 GFLOP/s (f32 matrix product), ..." with a line end.
+std::string peaks_text(const MachinePeaks& peaks, const Device& device);
+nlohmann::json peaks_json(const MachinePeaks& peaks, const Device& device);
 
 // "12.3", or "above peak", or "-".
 std::string rate_text(const Rating& rating);

@@ -27,6 +27,7 @@ struct LayersSettings {
   std::string convention = "causal";
   std::string kv_dtype = "bf16";
   bool mtp = false;
+  std::string trace;  // file; empty: none
 };
 
 struct BenchSettings {

@@ -1,75 +1,19 @@
 // The program as a user runs it.
 #include <doctest/doctest.h>
 
-#include <fstream>
-#include <regex>
 #include <set>
 
 #include "libcore/config/model_config.h"
 #include "tests/support/man_page.h"
-#include "tests/support/paths.h"
-#include "tests/support/process.h"
 #include "tests/support/schema.h"
 #include "tests/support/tiny_model.h"
 #include "tests/support/variants.h"
+#include "tests/tools/profile/program.h"
 #include "tools/profile/cost_model.h"
 #include "tools/profile/op_profile.h"
 
 using namespace ds::test;
 using nlohmann::json;
-
-namespace {
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-class Folder {
- public:
-  Folder() : root_(make_temp_dir("profile")) {}
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(root_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::string path(const std::string& name) const { return (root_ / name).string(); }
-  void write(const std::string& name, const std::string& text) const {
-    std::filesystem::create_directories((root_ / name).parent_path());
-    std::ofstream(root_ / name, std::ios::binary) << text;
-  }
-  const std::filesystem::path& root() const { return root_; }
-
- private:
-  std::filesystem::path root_;
-};
-
-Outcome profile(std::vector<std::string> arguments) {
-  return run_program("deepseek-profile", arguments);
-}
-
-json profile_json(std::vector<std::string> arguments) {
-  arguments.insert(arguments.end(), {"--format", "json", "--threads", "2"});
-  const Outcome outcome = profile(arguments);
-  REQUIRE_MESSAGE(outcome.exit_code == 0, outcome.err);
-  return json::parse(outcome.out);
-}
-
-double sum(const json& rows, const char* key) {
-  double total = 0.0;
-  for (const json& row : rows) total += row.value(key, 0.0);
-  return total;
-}
-
-const json& row_named(const json& rows, const std::string& name) {
-  for (const json& row : rows) {
-    if (row["name"] == name) return row;
-  }
-  FAIL("no row " << name);
-  return rows;
-}
-
-}  // namespace
 
 TEST_CASE("usage, help, version, and the man page has every flag") {
   CHECK(profile({}).exit_code == 2);
