@@ -172,7 +172,7 @@ MutationGroup tokenizer_config_mutations() {
        "control-flag"},
       {"chat_template", "removed|null|empty", "template-missing"},
       {"chat_template", "number|boolean|list|object", "tokenizer-config-syntax"},
-      {"chat_template", "changed", "template-changed"},
+      {"chat_template", "changed", "template-writes-otherwise"},
       {"clean_up_tokenization_spaces", "text|number|list|object|flipped", "cleans-up-spaces"},
       {"model_max_length", "text|boolean|list|object|one more|zero|negative|twice|with a fraction",
        "model-max-length"},
