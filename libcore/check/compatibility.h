@@ -82,7 +82,7 @@ struct HardwareFit {
   std::uint64_t weights = 0;        // bytes of all weights, as they are
   std::uint64_t weights_bf16 = 0;   // the same in BF16
   Workload workload;                // the context as it was taken
-  std::uint64_t cache = 0;          // bytes of the latent cache of the workload
+  std::uint64_t cache = 0;          // bytes of the cache of the workload
   std::uint64_t usable = 0;         // bytes of one GPU that engines fill
   std::uint64_t needed = 0;         // bytes of one GPU that are needed
   std::int64_t smallest_count = 0;  // GPUs of this kind that fit; 0: no number does
@@ -92,8 +92,10 @@ struct HardwareFit {
 };
 // Share of a GPU's memory that serving engines fill (vLLM's gpu_memory_utilization).
 inline constexpr double kUsableMemory = 0.9;
-// `input` is a checkpoint with a config. Weights are divided over all GPUs, the latent cache is
-// held by each (reference/cost-model.md section 4).
+// `input` is a checkpoint, a GGUF model or inference shards, with a config. Of a checkpoint the
+// weights are divided over all GPUs, the latent cache is held by each (reference/cost-model.md
+// section 4). Of a GGUF model both are divided, as llama.cpp puts layers on GPUs, and there are no
+// degrees. Of inference shards a GPU has the largest of them, and `smallest_count` is their number.
 HardwareFit check_hardware(const InputFacts& input, const Hardware& hardware,
                            const Workload& workload);
 // Whether tensor parallelism of this degree can cut the model. `fp8`: cuts must fall on borders of
@@ -104,5 +106,7 @@ std::vector<TensorParallel> tensor_parallel_degrees(const ModelConfig& config, b
                                                     std::int64_t largest);
 // Bytes of the latent cache a token: (kv_lora_rank + qk_rope_head_dim) * 2 * layers.
 std::int64_t latent_cache_bytes(const ModelConfig& config);
+// The same where kv_b is in one piece: keys and values of every head.
+std::int64_t whole_cache_bytes(const ModelConfig& config);
 
 }  // namespace ds::check

@@ -10,45 +10,16 @@
 namespace ds::check {
 namespace {
 
-constexpr std::int64_t kBlock = 128;
 constexpr std::int64_t kDegreesShown = 32;
 constexpr std::int64_t kLargestDegree = 64;  // beyond it no one cuts every tensor
 constexpr int kFirstFp8 = 89;
 constexpr int kBlackwell = 100;  // datacentre Blackwell: sm_100, sm_103
 constexpr int kBeyondBlackwell = 120;
 
+constexpr const char* kSmallerCache =
+    "a smaller --context or --batch: the cache alone is too large";
 constexpr const char* kLimits = "NVIDIA, CUDA compute capabilities";
 constexpr const char* kCost = "arXiv 2412.19437 and 2505.09343, MLA cache";
-
-// A side of a weight that tensor parallelism cuts.
-struct Cut {
-  const char* tensor;
-  const char* side;
-  std::int64_t size;
-  bool expert;
-};
-
-std::vector<Cut> cuts_of(const ModelConfig& config) {
-  const std::int64_t heads = config.num_attention_heads;
-  std::vector<Cut> cuts{
-      {config.q_lora_rank > 0 ? "self_attn.q_b_proj.weight" : "self_attn.q_proj.weight", "rows",
-       heads * config.q_head_dim(), false},
-      {"self_attn.kv_b_proj.weight", "rows", heads * (config.qk_nope_head_dim + config.v_head_dim),
-       false},
-      {"self_attn.o_proj.weight", "columns", heads * config.v_head_dim, false}};
-  if (config.n_routed_experts == 0 || config.first_k_dense_replace > 0) {
-    cuts.push_back({"mlp.gate_proj.weight", "rows", config.intermediate_size, false});
-  }
-  if (config.n_routed_experts > 0) {
-    const std::int64_t width = config.moe_intermediate_size;
-    if (config.n_shared_experts > 0) {
-      cuts.push_back(
-          {"mlp.shared_experts.gate_proj.weight", "rows", config.n_shared_experts * width, false});
-    }
-    cuts.push_back({"mlp.experts.0.gate_proj.weight", "rows", width, true});
-  }
-  return cuts;
-}
 
 // "1,369 GB (1275.0 GiB)": GPUs are sold by the one and report the other.
 std::string gigabytes(std::uint64_t bytes) {
@@ -77,8 +48,12 @@ class HardwareCheck {
     arithmetic();
     memory();
     context();
-    tensor_parallel();
-    expert_parallel();
+    if (shards()) {
+      ranks();
+    } else if (!gguf()) {
+      tensor_parallel();
+      expert_parallel();
+    }
     return std::move(fit_);
   }
 
@@ -97,17 +72,32 @@ class HardwareCheck {
     return fit_.rows.back();
   }
 
+  bool gguf() const { return in_.input.kind == TargetKind::kGguf; }
+  bool shards() const { return in_.input.kind == TargetKind::kInference; }
+
+  std::int64_t cache_bytes() const {
+    return gguf() && in_.gguf.mla == GgufMla::kUnsplit ? whole_cache_bytes(config_)
+                                                       : latent_cache_bytes(config_);
+  }
+
   void sizes() {
     const auto parameters = static_cast<std::uint64_t>(count_parameters(config_).total());
     const bool declared = in_.fp8_declared;
     fit_.fp8 = in_.tensors.count > 0 ? in_.tensors.fp8 > 0 : declared;
     fit_.weights = in_.tensors.count > 0 ? in_.tensors.bytes : parameters * (declared ? 1 : 2);
     fit_.weights_bf16 = in_.tensors.count > 0 ? in_.tensors.bytes_bf16 : 2 * parameters;
-    fit_.cache = static_cast<std::uint64_t>(latent_cache_bytes(config_)) *
+    fit_.cache = static_cast<std::uint64_t>(cache_bytes()) *
                  static_cast<std::uint64_t>(workload_.context * workload_.batch);
     fit_.usable = static_cast<std::uint64_t>(kUsableMemory * static_cast<double>(gpu_.memory));
-    fit_.needed = share(fit_.weights) + fit_.cache;
-    if (fit_.usable > fit_.cache) {
+    fit_.needed = needed(fit_.weights);
+    if (gguf()) {
+      fit_.smallest_count =
+          static_cast<std::int64_t>((fit_.weights + fit_.cache + fit_.usable - 1) / fit_.usable);
+      return;
+    }
+    if (shards()) {
+      if (fit_.needed <= fit_.usable) fit_.smallest_count = in_.inference.ranks;
+    } else if (fit_.usable > fit_.cache) {
       const std::uint64_t room = fit_.usable - fit_.cache;
       fit_.smallest_count = static_cast<std::int64_t>((fit_.weights + room - 1) / room);
     }
@@ -125,10 +115,24 @@ class HardwareCheck {
     const auto count = static_cast<std::uint64_t>(hardware_.count);
     return (bytes + count - 1) / count;
   }
-  bool fits(std::uint64_t weights) const { return share(weights) + fit_.cache <= fit_.usable; }
+  // Bytes of one GPU.
+  std::uint64_t needed(std::uint64_t weights) const {
+    if (gguf()) return share(weights + fit_.cache);
+    // Of shards in another dtype only the whole is known.
+    const bool same = weights == fit_.weights;
+    if (shards() && same) return in_.inference.largest_shard + fit_.cache;
+    return share(weights) + fit_.cache;
+  }
+  bool fits(std::uint64_t weights) const { return needed(weights) <= fit_.usable; }
 
   void arithmetic() {
     const std::string name = capability_name(gpu_);
+    if (gguf()) {
+      add("GGUF type", Verdict::kOk,
+          fmt::format("{}: llama.cpp widens {} itself", name, in_.gguf.types), "",
+          "ggml-org/llama.cpp, ggml/src/ggml-cuda");
+      return;
+    }
     if (fit_.fp8 && gpu_.fp8 == 0) {
       const std::string bf16 =
           gpu_.bf16 == 0 ? "it has no BF16 either"
@@ -136,9 +140,8 @@ class HardwareCheck {
                                        fits(fit_.weights_bf16) ? "fits" : "does not fit");
       add("FP8", Verdict::kRefuses,
           fmt::format("{}: no FP8 arithmetic (sm_{} or newer has it); {}", name, kFirstFp8, bf16),
-          "deepseek-convert weights IN OUT --to bf16, or weight-only FP8 (Marlin of vLLM), or "
-          "newer "
-          "GPUs",
+          in_.convert("bf16") + (shards() ? ", or newer GPUs"
+                                          : ", or weight-only FP8 (Marlin of vLLM), or newer GPUs"),
           "vllm-project/vllm issues 12581, 15336; sgl-project/sglang issue 7715", "hardware-fp8");
     } else if (fit_.fp8 && gpu_.fp8_form != "E4M3") {
       add("FP8", Verdict::kNeeds,
@@ -152,7 +155,7 @@ class HardwareCheck {
     } else if (gpu_.bf16 == 0 && in_.find("mixed-dtypes") == nullptr &&
                config_.dtype != "float16") {
       add("BF16", Verdict::kRefuses, fmt::format("{}: no BF16 arithmetic", name),
-          "deepseek-convert weights IN OUT --to f16", kLimits, "hardware-bf16");
+          in_.convert("f16"), kLimits, "hardware-bf16");
     } else {
       add("BF16", Verdict::kOk, fmt::format("{}: {:.0f} TFLOP/s", name, gpu_.bf16 / 1e12), "",
           kLimits);
@@ -163,39 +166,96 @@ class HardwareCheck {
           fmt::format("{}: DeepGEMM needs powers of two (ue8m0); these scales are quantised again "
                       "while loading",
                       name),
-          "deepseek-convert weights IN OUT --to fp8 --scale_fmt ue8m0",
-          "deepseek-ai/DeepGEMM; sgl-project/sglang PR 28307", "hardware-scale-format");
+          in_.convert("fp8 --scale_fmt ue8m0"), "deepseek-ai/DeepGEMM; sgl-project/sglang PR 28307",
+          "hardware-scale-format");
     }
   }
 
   void memory() {
-    const std::string sum =
-        fmt::format("{} of weights / {} + {} of cache = {} a GPU; usable are {} ({:.0f} % of {})",
-                    format_bytes(fit_.weights), hardware_.count, format_bytes(fit_.cache),
-                    format_bytes(fit_.needed), format_bytes(fit_.usable), 100 * kUsableMemory,
-                    format_bytes(gpu_.memory));
+    const std::string room =
+        fmt::format("{} a GPU; usable are {} ({:.0f} % of {})", format_bytes(fit_.needed),
+                    format_bytes(fit_.usable), 100 * kUsableMemory, format_bytes(gpu_.memory));
+    const std::string cache = format_bytes(fit_.cache);
+    std::string sum;
+    if (gguf()) {
+      sum = fmt::format("({} of weights + {} of cache) / {} = {}", format_bytes(fit_.weights),
+                        cache, hardware_.count, room);
+    } else if (shards()) {
+      sum = fmt::format("{} of the largest shard + {} of cache = {}",
+                        format_bytes(in_.inference.largest_shard), cache, room);
+    } else {
+      sum = fmt::format("{} of weights / {} + {} of cache = {}", format_bytes(fit_.weights),
+                        hardware_.count, cache, room);
+    }
     if (fits(fit_.weights)) {
       add("memory", Verdict::kOk, sum, "", kCost);
+    } else if (gguf()) {
+      add("memory", Verdict::kNeeds, sum,
+          fmt::format("at least {} of them; else -ngl or --cpu-moe of llama.cpp, which leave "
+                      "layers or experts in the memory of the machine",
+                      format_count(fit_.smallest_count)),
+          "ggml-org/llama.cpp, common/arg.cpp", "hardware-memory");
+    } else {
+      add("memory", Verdict::kRefuses, sum, shards() ? more_ranks() : more_gpus(),
+          "deepseek-ai/DeepSeek-V3 issue 855", "hardware-memory");
+    }
+  }
+
+  std::string more_gpus() const {
+    if (fit_.smallest_count == 0) return kSmallerCache;
+    std::string action = fmt::format("at least {} of them", format_count(fit_.smallest_count));
+    for (const TensorParallel& degree : fit_.degrees) {
+      if (!degree.fits || degree.degree < fit_.smallest_count) continue;
+      action += fmt::format(" (tensor parallel: {})", degree.degree);
+      break;
+    }
+    return action;
+  }
+
+  std::string more_ranks() const {
+    for (const TensorParallel& degree : fit_.degrees) {
+      const auto count = static_cast<std::uint64_t>(degree.degree);
+      if (!divides(degree) || (fit_.weights + count - 1) / count + fit_.cache > fit_.usable) {
+        continue;
+      }
+      return in_.convert(fmt::format("inference --mp {}", degree.degree));
+    }
+    return fit_.cache >= fit_.usable ? kSmallerCache : "larger GPUs: no --mp is enough";
+  }
+
+  // Whether deepseek-convert can cut the model into so many shards.
+  bool divides(const TensorParallel& degree) const {
+    return degree.fits && config_.n_routed_experts % degree.degree == 0 &&
+           config_.vocab_size % degree.degree == 0;
+  }
+
+  void ranks() {
+    const std::int64_t ranks = in_.inference.ranks;
+    const std::string count = fmt::format("{} shards, one a GPU", ranks);
+    const char* source = "deepseek-ai/DeepSeek-V3 inference/generate.py";
+    if (hardware_.count == ranks) {
+      add("ranks", Verdict::kOk, count, "", source);
       return;
     }
-    std::string action = "a smaller --context or --batch: the cache alone is too large";
-    if (fit_.smallest_count > 0) {
-      action = fmt::format("at least {} of them", format_count(fit_.smallest_count));
-      for (const TensorParallel& degree : fit_.degrees) {
-        if (!degree.fits || degree.degree < fit_.smallest_count) continue;
-        action += fmt::format(" (tensor parallel: {})", degree.degree);
-        break;
-      }
+    std::int64_t largest = 0;
+    for (const TensorParallel& degree : fit_.degrees) {
+      if (divides(degree) && degree.degree <= hardware_.count) largest = degree.degree;
     }
-    add("memory", Verdict::kRefuses, sum, action, "deepseek-ai/DeepSeek-V3 issue 855",
-        "hardware-memory");
+    add("ranks", Verdict::kNeeds, fmt::format("{}; {} are named", count, hardware_.count),
+        fmt::format(
+            "{} GPUs; or {}", ranks,
+            in_.convert(fmt::format("inference --mp {}", std::max<std::int64_t>(1, largest)))),
+        source, "hardware-ranks");
   }
 
   void context() {
-    const std::int64_t bytes = latent_cache_bytes(config_);
-    const std::string cache = fmt::format(
-        "{} bytes a token (MLA, BF16); {} tokens x {} = {}, held by every GPU", format_count(bytes),
-        format_count(workload_.context), workload_.batch, format_bytes(fit_.cache));
+    const std::int64_t bytes = cache_bytes();
+    const bool whole = gguf() && in_.gguf.mla == GgufMla::kUnsplit;
+    const std::string cache =
+        fmt::format("{} bytes a token ({}, {}); {} tokens x {} = {}, {}", format_count(bytes),
+                    whole ? "keys and values of all heads" : "MLA", gguf() ? "F16" : "BF16",
+                    format_count(workload_.context), workload_.batch, format_bytes(fit_.cache),
+                    gguf() ? "each GPU with that of its layers" : "held by every GPU");
     if (workload_.context > config_.max_position_embeddings) {
       add("cache", Verdict::kNeeds,
           fmt::format("{}; max_position_embeddings is {}", cache, config_.max_position_embeddings),
@@ -205,7 +265,9 @@ class HardwareCheck {
     }
     std::string room;
     if (fits(fit_.weights) && bytes > 0) {
-      const std::uint64_t left = fit_.usable - share(fit_.weights);
+      const std::uint64_t left =
+          gguf() ? fit_.usable * static_cast<std::uint64_t>(hardware_.count) - fit_.weights
+                 : fit_.usable - fit_.needed + fit_.cache;
       room = fmt::format("; room for {} tokens",
                          format_count(static_cast<std::int64_t>(left) / bytes));
     }
@@ -294,43 +356,9 @@ std::int64_t latent_cache_bytes(const ModelConfig& config) {
   return 2 * (config.kv_lora_rank + config.qk_rope_head_dim) * config.num_hidden_layers;
 }
 
-TensorParallel tensor_parallel_degree(const ModelConfig& config, bool fp8, std::int64_t degree) {
-  TensorParallel out{.degree = degree};
-  if (degree == 1) return out;
-  if (config.num_attention_heads % degree != 0) {
-    out.fits = false;
-    out.tensor = "self_attn.o_proj.weight";
-    out.reason = fmt::format("{} heads are no multiple of it", config.num_attention_heads);
-    return out;
-  }
-  for (const Cut& cut : cuts_of(config)) {
-    std::string reason;
-    if (cut.size % degree != 0) {
-      reason = fmt::format("{} {} are no multiple of it", format_count(cut.size), cut.side);
-    } else if (fp8 && (cut.size / degree) % kBlock != 0) {
-      const std::int64_t part = cut.size / degree;
-      reason = fmt::format("{} / {} = {} {}, {:g} blocks of 128", cut.size, degree, part, cut.side,
-                           static_cast<double>(part) / static_cast<double>(kBlock));
-    } else {
-      continue;
-    }
-    if (out.reason.empty()) {
-      out.tensor = cut.tensor;
-      out.reason = reason;
-    }
-    (cut.expert ? out.experts_whole : out.fits) = false;
-    if (!out.fits) return out;
-  }
-  return out;
-}
-
-std::vector<TensorParallel> tensor_parallel_degrees(const ModelConfig& config, bool fp8,
-                                                    std::int64_t largest) {
-  std::vector<TensorParallel> out;
-  for (std::int64_t degree = 1; degree <= largest; degree *= 2) {
-    out.push_back(tensor_parallel_degree(config, fp8, degree));
-  }
-  return out;
+std::int64_t whole_cache_bytes(const ModelConfig& config) {
+  return 2 * config.num_attention_heads * (config.q_head_dim() + config.v_head_dim) *
+         config.num_hidden_layers;
 }
 
 HardwareFit check_hardware(const InputFacts& input, const Hardware& hardware,

@@ -141,4 +141,44 @@ json from_demo_config(const json& demo) {
   return out;
 }
 
+nlohmann::ordered_json to_demo_config(const ModelConfig& config, bool fp8, bool ue8m0) {
+  constexpr std::int64_t kLength = 16384;  // of ModelArgs
+  nlohmann::ordered_json out;
+  out["vocab_size"] = config.vocab_size;
+  out["dim"] = config.hidden_size;
+  out["inter_dim"] = config.intermediate_size;
+  out["moe_inter_dim"] = config.moe_intermediate_size;
+  out["n_layers"] = config.num_hidden_layers;
+  out["n_dense_layers"] =
+      config.n_routed_experts > 0 ? config.first_k_dense_replace : config.num_hidden_layers;
+  out["n_heads"] = config.num_attention_heads;
+  out["n_routed_experts"] = config.n_routed_experts;
+  out["n_shared_experts"] = config.n_shared_experts;
+  out["n_activated_experts"] = config.num_experts_per_tok;
+  out["n_expert_groups"] = config.n_group;
+  out["n_limited_groups"] = config.topk_group;
+  out["score_func"] = config.scoring == RouterScoring::kSigmoid ? "sigmoid" : "softmax";
+  out["route_scale"] = config.routed_scaling_factor;
+  out["q_lora_rank"] = config.q_lora_rank;
+  out["kv_lora_rank"] = config.kv_lora_rank;
+  out["qk_nope_head_dim"] = config.qk_nope_head_dim;
+  out["qk_rope_head_dim"] = config.qk_rope_head_dim;
+  out["v_head_dim"] = config.v_head_dim;
+  out["rope_theta"] = config.rope_theta;
+  const std::int64_t original = config.yarn ? config.yarn->original_max_position : 0;
+  const std::int64_t length =
+      std::min(config.max_position_embeddings, std::max(kLength, 2 * original));
+  out["max_seq_len"] = length;
+  out["original_seq_len"] = config.yarn ? original : length;
+  if (config.yarn) {
+    out["rope_factor"] = config.yarn->factor;
+    out["beta_fast"] = config.yarn->beta_fast;
+    out["beta_slow"] = config.yarn->beta_slow;
+    out["mscale"] = config.yarn->mscale_all_dim;
+  }
+  out["dtype"] = fp8 ? "fp8" : "bf16";
+  if (ue8m0) out["scale_fmt"] = "ue8m0";
+  return out;
+}
+
 }  // namespace ds::check

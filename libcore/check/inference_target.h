@@ -50,5 +50,10 @@ void check_inference(const InferenceTarget& target, const DeepOptions* deep, Fin
 // config.json of the demo ("dim", "n_layers", ...) in the keys of Hugging Face; keys that are
 // absent have the demo's defaults (inference/model.py, ModelArgs).
 nlohmann::json from_demo_config(const nlohmann::json& demo);
+// The way there: what generate.py takes with --config. max_seq_len is 16,384, or what the model has
+// where that is less; with YaRN it is above original_seq_len, without YaRN equal to it, which is
+// how the demo tells. Lost: rms_norm_eps, attention_bias, norm_topk_prob (the demo has
+// scoring_func's).
+nlohmann::ordered_json to_demo_config(const ModelConfig& config, bool fp8, bool ue8m0);
 
 }  // namespace ds::check

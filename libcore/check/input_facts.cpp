@@ -4,27 +4,26 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "libcore/base/error.h"
 #include "libcore/base/json.h"
 #include "libcore/check/adapter_keys.h"
 #include "libcore/check/checks.h"
-#include "libcore/check/expected_tensors.h"
-#include "libcore/io/safetensors_header.h"
+#include "libcore/check/gguf_target.h"
+#include "libcore/check/inference_target.h"
+#include "libcore/check/tensor_facts.h"
+#include "libcore/config/inference_names.h"
 #include "libcore/text/tokenizer.h"
 
 namespace ds::check {
 namespace {
 
 namespace fs = std::filesystem;
-using kernels::DType;
 using nlohmann::json;
 
-constexpr std::int64_t kBlock = 128;
-constexpr std::int64_t kScalesSampled = 64;  // tensors, and values of each
 constexpr std::int32_t kThinkOfV3 = 128798;
 constexpr std::int64_t kSizeOfV3 = 128815;
+constexpr std::string_view kSearch = "<\uff5csearch\u2581begin\uff5c>";
 
 bool there(const fs::path& path) {
   std::error_code ignored;
@@ -51,103 +50,18 @@ bool flag_of(const json& object, const char* key) {
   return object.is_object() && object.contains(key) && object.at(key) == true;
 }
 
-std::uint64_t elements_of(const TensorInfo& tensor) {
-  std::uint64_t elements = 1;
-  for (const std::int64_t extent : tensor.shape) elements *= static_cast<std::uint64_t>(extent);
-  return elements;
-}
-
-float float_at(const std::byte* data, std::uint64_t index) {
-  float value = 0.0f;
-  std::memcpy(&value, data + 4 * index, sizeof value);
-  return value;
-}
-
-bool is_power_of_two(float value) {
-  std::uint32_t bits = 0;
-  std::memcpy(&bits, &value, sizeof bits);
-  return (bits & 0x807fffffu) == 0;
-}
-
-// A side that is cut into blocks of which the last is smaller.
-bool is_ragged(const TensorInfo& tensor) {
-  return std::any_of(tensor.shape.begin(), tensor.shape.end(),
-                     [](std::int64_t side) { return side > kBlock && side % kBlock != 0; });
-}
-
-class TensorReader {
- public:
-  TensorReader(const std::optional<ModelConfig>& config, TensorFacts& facts)
-      : config_(config), facts_(facts) {}
-
-  void add(const SafetensorsFile& file, const TensorInfo& tensor) {
-    const TensorName name = split_name(tensor.name);
-    const std::uint64_t elements = elements_of(tensor);
-    ++facts_.count;
-    facts_.bytes += tensor.bytes();
-    if (name.layer >= 0) {
-      const bool prediction = config_ && name.layer >= config_->num_hidden_layers;
-      facts_.prediction_layer = facts_.prediction_layer || prediction;
-      std::uint64_t& layer = layers_[name.layer];
-      layer += tensor.bytes();
-      if (!prediction) facts_.largest_layer = std::max(facts_.largest_layer, layer);
-    } else if (tensor.name == "lm_head.weight") {
-      facts_.largest_layer = std::max(facts_.largest_layer, tensor.bytes());
-    }
-    if (name.scale) {
-      scale(file, tensor, elements);
-      return;
-    }
-    const bool bias = tensor.name.ends_with("e_score_correction_bias");
-    const bool wide = tensor.dtype == DType::kF32 && !bias;
-    const bool fp8 = tensor.dtype == DType::kF8E4M3;
-    facts_.bytes_bf16 += fp8 || wide ? 2 * elements : tensor.bytes();
-    if (fp8) {
-      ++facts_.fp8;
-      if (is_ragged(tensor) && ++facts_.ragged == 1) {
-        facts_.ragged_tensor = tensor.name;
-        facts_.ragged_shape = shape_text(tensor.shape);
-      }
-    }
-    if (bias && tensor.dtype == DType::kF32 && facts_.negative_bias.empty()) {
-      const std::byte* data = file.data(tensor);
-      for (std::uint64_t i = 0; i < elements; ++i) {
-        if (!(float_at(data, i) < 0.0f)) continue;
-        facts_.negative_bias = tensor.name;
-        break;
-      }
-    }
-  }
-
- private:
-  void scale(const SafetensorsFile& file, const TensorInfo& tensor, std::uint64_t elements) {
-    if (facts_.scale_dtype.empty()) facts_.scale_dtype = kernels::dtype_name(tensor.dtype);
-    if (tensor.dtype != DType::kF32 || scales_ >= kScalesSampled) return;
-    ++scales_;
-    const std::byte* data = file.data(tensor);
-    const std::uint64_t count = std::min<std::uint64_t>(elements, kScalesSampled);
-    for (std::uint64_t i = 0; i < count; ++i) {
-      const float scale = float_at(data, i);
-      if (!(scale > 0.0f)) continue;  // never written: --deep has a rule for it
-      ++facts_.sampled;
-      if (!is_power_of_two(scale) && facts_.mantissa_scale.empty()) {
-        facts_.mantissa_scale = tensor.name;
-      }
-    }
-  }
-
-  const std::optional<ModelConfig>& config_;
-  TensorFacts& facts_;
-  std::map<std::int64_t, std::uint64_t> layers_;
-  std::int64_t scales_ = 0;
-};
-
 void read_config(const json& config, InputFacts& facts) {
   facts.remote_code = config.contains("auto_map");
   const auto quantisation = config.find("quantization_config");
   if (quantisation == config.end()) return;
   facts.fp8_declared = text_of(*quantisation, "quant_method") == "fp8";
   facts.ue8m0 = text_of(*quantisation, "scale_fmt") == "ue8m0";
+}
+
+void read_template(const std::string& text, TokenizerFacts& facts) {
+  facts.has_template = !text.empty();
+  facts.chat_template = examine_chat_template(text);
+  facts.splits_once = text.find("', 1)") != std::string::npos;
 }
 
 void read_tokenizer(const fs::path& folder, TokenizerFacts& facts) {
@@ -172,12 +86,9 @@ void read_tokenizer(const fs::path& folder, TokenizerFacts& facts) {
   facts.size = tokenizer->vocab_size();
   facts.think = tokenizer->id_of("<think>");
   facts.think_end = tokenizer->id_of("</think>");
-  facts.search = tokenizer->id_of("<\uff5csearch\u2581begin\uff5c>");
+  facts.search = tokenizer->id_of(kSearch);
   if (facts.size == kSizeOfV3) facts.at_think = std::string(tokenizer->token_bytes(kThinkOfV3));
-  const std::string& text = tokenizer->chat_template();
-  facts.has_template = !text.empty();
-  facts.chat_template = examine_chat_template(text);
-  facts.splits_once = text.find("', 1)") != std::string::npos;
+  read_template(tokenizer->chat_template(), facts);
   facts.template_file =
       there(folder / "chat_template.jinja") ? "chat_template.jinja" : "tokenizer_config.json";
 }
@@ -228,43 +139,192 @@ void read_adapter(const fs::path& folder, AdapterFacts& facts) {
   }
 }
 
-// By names: shards of DeepSeek's inference code are model0-mp8.safetensors.
-Layout layout_of(const Detected& input, bool any_tensor) {
-  if (input.kind != TargetKind::kCheckpoint) return Layout::kNone;
-  std::error_code code;
-  for (fs::directory_iterator it(input.path, code), end; !code && it != end; it.increment(code)) {
-    const std::string name = it->path().filename().string();
-    if (name.starts_with("model") && name.find("-mp") != std::string::npos &&
-        name.ends_with(".safetensors")) {
-      return Layout::kInference;
+void read_checkpoint(const fs::path& folder, InputFacts& facts, Findings& findings) {
+  const CheckpointTarget target(folder, findings);
+  check_checkpoint(target, findings);
+  facts.json = target.json();
+  facts.config = target.config();
+  if (facts.json) read_config(*facts.json, facts);
+  check_tokenizer(folder, facts.json ? &*facts.json : nullptr,
+                  facts.config ? &*facts.config : nullptr, findings);
+  TensorReader reader(facts.config, facts.tensors);
+  for (const Checkpoint::Entry& entry : target.entries()) {
+    reader.add(*entry.file, *entry.tensor, entry.tensor->name);
+  }
+  read_tokenizer(folder, facts.tokenizer);
+}
+
+// ---- GGUF
+
+std::string_view gguf_text(const GgufFile& file, std::string_view name) {
+  const GgufKey* key = file.find_key(name);
+  return key != nullptr && key->type == GgufValueType::kString ? key->text() : std::string_view();
+}
+
+void read_gguf_vocabulary(const GgufFile& file, TokenizerFacts& facts) {
+  const GgufKey* key = file.find_key("tokenizer.ggml.tokens");
+  facts.readable = key != nullptr && key->is_array() && key->element == GgufValueType::kString;
+  if (!facts.readable) return;
+  std::vector<std::string_view> tokens = key->texts();
+  // Rows of the embedding that no token has.
+  while (!tokens.empty() && tokens.back().starts_with("[PAD")) tokens.pop_back();
+  facts.size = static_cast<std::int64_t>(tokens.size());
+  const auto id_of = [&](std::string_view token) {
+    const auto at = std::find(tokens.begin(), tokens.end(), token);
+    return at == tokens.end() ? -1 : static_cast<std::int32_t>(at - tokens.begin());
+  };
+  facts.think = id_of("<think>");
+  facts.think_end = id_of("</think>");
+  facts.search = id_of(kSearch);
+  if (facts.size == kSizeOfV3) facts.at_think = tokens[static_cast<std::size_t>(kThinkOfV3)];
+  read_template(std::string(gguf_text(file, "tokenizer.chat_template")), facts);
+}
+
+// What deepseek-convert reads of a GGUF file.
+bool goes_back(const GgufTensor& tensor) {
+  return tensor.is(GgmlType::kF32) || tensor.is(GgmlType::kF16) || tensor.is(GgmlType::kBF16) ||
+         tensor.is(GgmlType::kQ80);
+}
+
+void read_gguf_tensors(const GgufTarget& target, InputFacts& facts) {
+  std::map<std::uint32_t, std::uint64_t> bytes;
+  for (const GgufModel::Entry& entry : target.entries()) {
+    const GgufTensor& tensor = *entry.tensor;
+    bytes[tensor.type] += tensor.bytes();
+    std::uint64_t elements = 1;
+    for (const std::int64_t side : tensor.shape) elements *= static_cast<std::uint64_t>(side);
+    const bool blocks = ggml_type_info(tensor.type)->block_values > 1;
+    const bool wide = tensor.is(GgmlType::kF32) && !tensor.name.ends_with(".exp_probs_b.bias");
+    ++facts.tensors.count;
+    facts.tensors.bytes += tensor.bytes();
+    facts.tensors.bytes_bf16 += blocks || wide ? 2 * elements : tensor.bytes();
+    facts.gguf.blocks = facts.gguf.blocks || blocks;
+    if (facts.gguf.one_way.empty() && !goes_back(tensor)) facts.gguf.one_way = tensor.type_name();
+    if (tensor.name.ends_with(".attn_kv_b.weight")) facts.gguf.mla = GgufMla::kUnsplit;
+  }
+  std::vector<std::pair<std::uint64_t, std::uint32_t>> order;
+  for (const auto& [type, size] : bytes) order.emplace_back(size, type);
+  std::sort(order.rbegin(), order.rend());
+  for (const auto& [size, type] : order) {
+    const double share =
+        100.0 * static_cast<double>(size) / static_cast<double>(facts.tensors.bytes);
+    facts.gguf.types +=
+        fmt::format("{}{} {}", facts.gguf.types.empty() ? "" : ", ", ggml_type_info(type)->name,
+                    share < 1.0 ? "below 1 %" : fmt::format("{:.0f} %", share));
+  }
+}
+
+void read_gguf_model(const fs::path& path, InputFacts& facts, Findings& findings) {
+  const GgufTarget target(path, findings);
+  facts.config = check_gguf(target, nullptr, findings);
+  read_gguf_tensors(target, facts);
+  facts.gguf.parts = target.files().size();
+  if (target.first() == nullptr) return;
+  const std::string_view pre = gguf_text(*target.first(), "tokenizer.ggml.pre");
+  facts.gguf.pre = pre;
+  read_gguf_vocabulary(*target.first(), facts.tokenizer);
+}
+
+// As kWithoutAdapters, by the names of a GGUF file.
+constexpr std::array<std::string_view, 8> kGgufWithoutAdapters{
+    ".attn_q.",    ".attn_q_a.", ".attn_q_b.", ".attn_kv_a_mqa.",
+    ".attn_kv_b.", ".attn_k_b.", ".attn_v_b.", "output."};
+
+void read_gguf_adapter(const fs::path& path, const ModelConfig* base, const InputFacts* model,
+                       InputFacts& facts, Findings& findings) {
+  const GgufTarget target(path, findings);
+  if (target.first() == nullptr) return;
+  check_gguf_adapter(target, base, nullptr, findings);
+  AdapterFacts& adapter = facts.adapter;
+  adapter.base = gguf_text(*target.first(), "general.base_model.0.name");
+  if (model != nullptr) {
+    adapter.base_kind = model->input.kind;
+    adapter.base_mla = model->gguf.mla;
+  }
+  std::set<std::string> plain;
+  for (const GgufModel::Entry& entry : target.entries()) {
+    const std::string& name = entry.tensor->name;
+    if (!name.ends_with(".lora_a")) continue;
+    const std::string module = name.substr(0, name.size() - std::string_view(".lora_a").size());
+    const bool unsplit = module.ends_with(".attn_kv_b.weight");
+    if (unsplit || module.ends_with(".attn_k_b.weight") || module.ends_with(".attn_v_b.weight")) {
+      adapter.mla_tensor = module;
+      adapter.mla = unsplit ? GgufMla::kUnsplit : GgufMla::kSplit;
+    }
+    const bool head = module.starts_with("output.");
+    adapter.embeddings = adapter.embeddings || head || module.starts_with("token_embd.");
+    adapter.experts = adapter.experts || module.find("_exps.") != std::string::npos;
+    for (const std::string_view part : kGgufWithoutAdapters) {
+      const bool found = part == "output." ? head : module.find(part) != std::string::npos;
+      if (found) plain.insert(module);
     }
   }
-  return any_tensor ? Layout::kHuggingFace : Layout::kNone;
+  adapter.graph_plain.assign(plain.begin(), plain.end());
+}
+
+// ---- DeepSeek's inference layout
+
+void read_inference(const fs::path& folder, InputFacts& facts, Findings& findings) {
+  const InferenceTarget target(folder, findings);
+  check_inference(target, nullptr, findings);
+  facts.json = target.json();
+  facts.config = target.config();
+  if (facts.json) read_config(*facts.json, facts);
+  check_tokenizer(folder, facts.json ? &*facts.json : nullptr,
+                  facts.config ? &*facts.config : nullptr, findings);
+  facts.inference.ranks = target.ranks();
+  const json config = object_of(folder / "config.json");
+  facts.inference.has_config = config.is_object();
+  facts.inference.demo_config = config.is_object() && !facts.json;
+  if (facts.inference.demo_config) {
+    facts.inference.dtype = text_of(config, "dtype");
+    facts.fp8_declared = facts.inference.dtype == "fp8";
+    facts.ue8m0 = text_of(config, "scale_fmt") == "ue8m0";
+  }
+  TensorReader reader(facts.config, facts.tensors);
+  std::set<std::string> copied;
+  for (const auto& shard : target.shards()) {
+    if (shard == nullptr) continue;
+    std::uint64_t bytes = 0;
+    for (const TensorInfo& tensor : shard->tensors()) {
+      bytes += tensor.bytes();
+      const auto name = to_hf_name(tensor.name);
+      if (!name) continue;
+      const bool copy = name->split == InferenceSplit::kReplicated;
+      if (copy && !copied.insert(tensor.name).second) continue;
+      reader.add(*shard, tensor, name->name);
+    }
+    facts.inference.largest_shard = std::max(facts.inference.largest_shard, bytes);
+  }
+  read_tokenizer(folder, facts.tokenizer);
 }
 
 }  // namespace
 
-InputFacts examine(const Detected& input, const ModelConfig* base) {
+std::string InputFacts::convert(const std::string& to) const {
+  const bool to_gguf = to.starts_with("gguf");
+  const auto command = [&](const char* from, const char* out) {
+    return fmt::format("deepseek-convert weights {} {}{} --to {}", from, out,
+                       to_gguf ? ".gguf" : "", to);
+  };
+  const std::string& one_way = gguf.one_way;
+  if (!one_way.empty()) {
+    return fmt::format(
+        "take the checkpoint that it was made from: deepseek-convert does not read {}", one_way);
+  }
+  const bool through = input.kind == TargetKind::kGguf || input.kind == TargetKind::kInference;
+  if (!through || to == "hf") return command("IN", "OUT");
+  return "deepseek-convert weights IN HF --to hf, then " + command("HF", "OUT");
+}
+
+InputFacts examine(const Detected& input, const ModelConfig* base, const InputFacts* model) {
   InputFacts facts;
   facts.input = input;
   Findings findings;
   switch (input.kind) {
-    case TargetKind::kCheckpoint: {
-      const CheckpointTarget target(input.path, findings);
-      check_checkpoint(target, findings);
-      facts.json = target.json();
-      facts.config = target.config();
-      if (facts.json) read_config(*facts.json, facts);
-      check_tokenizer(input.path, facts.json ? &*facts.json : nullptr,
-                      facts.config ? &*facts.config : nullptr, findings);
-      TensorReader reader(facts.config, facts.tensors);
-      for (const Checkpoint::Entry& entry : target.entries()) {
-        reader.add(*entry.file, *entry.tensor);
-      }
-      facts.layout = layout_of(input, facts.tensors.count > 0);
-      read_tokenizer(input.path, facts.tokenizer);
+    case TargetKind::kCheckpoint:
+      read_checkpoint(input.path, facts, findings);
       break;
-    }
     case TargetKind::kTokenizer:
       check_tokenizer(input.path, nullptr, nullptr, findings);
       read_tokenizer(input.path, facts.tokenizer);
@@ -272,6 +332,15 @@ InputFacts examine(const Detected& input, const ModelConfig* base) {
     case TargetKind::kAdapter:
       check_adapter(input.path, base, false, findings);
       read_adapter(input.path, facts.adapter);
+      break;
+    case TargetKind::kGguf:
+      read_gguf_model(input.path, facts, findings);
+      break;
+    case TargetKind::kGgufAdapter:
+      read_gguf_adapter(input.path, base, model, facts, findings);
+      break;
+    case TargetKind::kInference:
+      read_inference(input.path, facts, findings);
       break;
     default:
       break;

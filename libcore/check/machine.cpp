@@ -194,6 +194,12 @@ CompatibilityRows machine_work_rows(const InputFacts& input, const MachineInfo& 
       rows.back().file = input.input.path.string();
     }
   };
+  if (input.input.kind != TargetKind::kCheckpoint) {
+    // What the other programs read is made of it first.
+    if (!input.gguf.one_way.empty()) return rows;
+    disk("convert", "--to hf", input.gguf.blocks ? tensors.bytes_bf16 : tensors.bytes);
+    return rows;
+  }
   disk("convert", tensors.fp8 > 0 ? "--to bf16" : "a copy in 16 bits", tensors.bytes_bf16);
   disk("merge", "merging an adapter", tensors.bytes);
 

@@ -30,7 +30,8 @@ MachineInfo examine_machine(const SystemPaths& paths = {},
 
 // Processor, memory, GPU. `cuda_built`: this program was compiled with CUDA.
 CompatibilityRows machine_rows(const MachineInfo& machine, bool cuda_built);
-// Whether the tools can convert, merge and train `input` here. `free_disk`: bytes where it lies.
+// Whether the tools can convert, merge and train `input` here; of a GGUF model or inference shards
+// whether they can be made into a Hugging Face folder. `free_disk`: bytes where it lies.
 CompatibilityRows machine_work_rows(const InputFacts& input, const MachineInfo& machine,
                                     std::uint64_t free_disk);
 

@@ -1,4 +1,5 @@
-// From the form of V3 to that of V3.1: checkpoints, tokenizers, adapters.
+// From the form of V3 to that of V3.1: checkpoints, GGUF models, inference shards, tokenizers,
+// adapters.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -31,10 +32,22 @@ class Migration {
         prediction_layer();
         tokenizer();
         break;
+      case TargetKind::kGguf:
+        if (!architecture()) break;
+        ok("scale format", fmt::format("{}: a GGUF file has no FP8 scales", in_.gguf.types),
+           "docs/gguf.md");
+        tokenizer();
+        break;
+      case TargetKind::kInference:
+        if (!architecture()) break;
+        scale_format();
+        tokenizer();
+        break;
       case TargetKind::kTokenizer:
         tokenizer();
         break;
       case TargetKind::kAdapter:
+      case TargetKind::kGgufAdapter:
         adapter();
         break;
       default:
@@ -63,8 +76,9 @@ class Migration {
 
   bool architecture() {
     const char* source = "config.json of DeepSeek-V3 and DeepSeek-V3.1";
-    for (const char* rule : {"distilled-model", "deepseek-v3.2", "deepseek-v4",
-                             "other-architecture", "class-and-type", "inference-config"}) {
+    for (const char* rule :
+         {"distilled-model", "deepseek-v3.2", "deepseek-v4", "other-architecture", "class-and-type",
+          "inference-config", "gguf-architecture", "gguf-key-missing", "gguf-key-value"}) {
       const Finding* finding = in_.find(rule);
       if (finding == nullptr) continue;
       add("config keys", Verdict::kRefuses, finding->message, finding->fix, source,
@@ -74,7 +88,8 @@ class Migration {
     if (!in_.config || in_.config->model_class != ModelClass::kV3) {
       add("config keys", Verdict::kRefuses,
           in_.config ? fmt::format("{} is not of V3's architecture", in_.config->architecture)
-                     : "config.json says too little",
+                     : std::string(in_.is_gguf() ? "the keys of the file say too little"
+                                                 : "config.json says too little"),
           "take a checkpoint of V3, R1 or V3.1", source, "migration-architecture");
       return false;
     }
@@ -92,7 +107,9 @@ class Migration {
     const char* source = "config.json of DeepSeek-V3.1; deepseek-ai/DeepSeek-V3 issue 994";
     const TensorFacts& tensors = in_.tensors;
     const std::string config = in_.file("config.json");
-    const std::string again = "deepseek-convert weights IN OUT --to fp8 --scale_fmt ue8m0";
+    const std::string again = in_.convert("fp8 --scale_fmt ue8m0") + back();
+    const bool demo = in_.inference.demo_config;
+    const char* key = demo ? "scale_fmt" : "quantization_config.scale_fmt";
     if (tensors.fp8 == 0) {
       ok("scale format", "the weights are in 16 or 32 bits: no scales", source);
     } else if (in_.ue8m0 && !tensors.mantissa_scale.empty()) {
@@ -114,10 +131,11 @@ class Migration {
           add("scale format", Verdict::kNeeds,
               fmt::format("{} sampled scales are powers of two, scale_fmt is absent",
                           format_count(tensors.sampled)),
-              "set \"scale_fmt\": \"ue8m0\" in quantization_config (--deep looks at all scales)",
+              fmt::format("set \"scale_fmt\": \"ue8m0\" in {} (--deep looks at all scales)",
+                          demo ? "config.json" : "quantization_config"),
               source, "migration-scale-format");
       row.file = config;
-      row.key = "quantization_config.scale_fmt";
+      row.key = key;
     } else {
       CompatibilityRow& row = add(
           "scale format", Verdict::kNeeds,
@@ -126,8 +144,25 @@ class Migration {
           again + " (about 2.6 % of relative error; sm_100 needs it)", source,
           "migration-scale-format");
       row.file = config;
-      row.key = "quantization_config.scale_fmt";
+      row.key = key;
     }
+  }
+
+  // Behind a command that ends in a Hugging Face folder.
+  std::string back() const {
+    return in_.input.kind == TargetKind::kInference
+               ? fmt::format(", then deepseek-convert weights OUT SHARDS --to inference --mp {}",
+                             in_.inference.ranks)
+               : "";
+  }
+  // Where a tokenizer or its template cannot be laid beside the weights.
+  std::string action(const std::string& files, const std::string& flag = "") const {
+    if (!in_.is_gguf()) return files;
+    const std::string around = in_.gguf.one_way.empty()
+                                   ? "deepseek-convert weights IN HF --to hf, " + files +
+                                         ", then deepseek-convert weights HF OUT.gguf --to gguf"
+                                   : in_.convert("hf") + "; convert it with V3.1's tokenizer";
+    return flag.empty() ? around : flag + "; or " + around;
   }
 
   void prediction_layer() {
@@ -147,7 +182,9 @@ class Migration {
     const TokenizerFacts& facts = in_.tokenizer;
     if (!facts.readable) {
       add("think tokens", Verdict::kNeeds,
-          facts.json ? "tokenizer.json cannot be read" : "there is no tokenizer.json",
+          in_.is_gguf() ? "the file has no tokens that can be read"
+          : facts.json  ? "tokenizer.json cannot be read"
+                        : "there is no tokenizer.json",
           "check the tokenizer's folder with --from v3 --to v3.1", kCard);
       return;
     }
@@ -182,7 +219,7 @@ class Migration {
           add("think tokens", Verdict::kNeeds,
               fmt::format("{}; V3.1 has <think> {} and </think> {}, not special", found, kThink,
                           kThink + 1),
-              kTokenizerOfV31, kCard, "migration-think-tokens");
+              action(kTokenizerOfV31), kCard, "migration-think-tokens");
       row.file = file;
       row.key = "<think>";
       return;
@@ -193,12 +230,15 @@ class Migration {
           add("search tokens", Verdict::kNeeds,
               fmt::format("<\uff5csearch\u2581begin\uff5c> is {}, V3.1 has it at {}",
                           facts.search < 0 ? "absent" : std::to_string(facts.search), kSearch),
-              kTokenizerOfV31, kCard, "migration-search-tokens");
+              action(kTokenizerOfV31), kCard, "migration-search-tokens");
       row.file = file;
       row.key = "<\uff5csearch\u2581begin\uff5c>";
     }
   }
 
+  const char* template_key() const {
+    return in_.is_gguf() ? "tokenizer.chat_template" : "chat_template";
+  }
   void chat_template() {
     const TokenizerFacts& facts = in_.tokenizer;
     const auto& kind = facts.chat_template.kind;
@@ -222,21 +262,23 @@ class Migration {
                               ? "; V3.1 opens an answer with </think>, or <think> without a line "
                                 "break, on the switch thinking"
                               : "; V3.1 opens every answer with </think> (or <think>)";
-    CompatibilityRow& row =
-        add("chat template", Verdict::kNeeds, found + expects,
-            "take the chat template of V3.1 (2,925 bytes)", kCard, "migration-template");
+    CompatibilityRow& row = add("chat template", Verdict::kNeeds, found + expects,
+                                action("take the chat template of V3.1 (2,925 bytes)",
+                                       "--jinja --chat-template-file with V3.1's"),
+                                kCard, "migration-template");
     row.file = file;
-    row.key = "chat_template";
+    row.key = template_key();
     if (kind != ChatTemplate::kV3 && kind != ChatTemplate::kR1) return;
     CompatibilityRow& calls = add(
         "tool calls", Verdict::kNeeds,
         "function<\uff5ctool\u2581sep\uff5c>NAME and a fenced block, results in a wrapper; V3.1 "
         "has NAME<\uff5ctool\u2581sep\uff5c>ARGUMENTS and bare results",
-        "take the template of V3.1, and its parser when serving (deepseek_v31 of vLLM, "
-        "deepseekv31 of SGLang)",
+        in_.is_gguf() ? "the same: llama.cpp chooses its parser of calls by the template"
+                      : "take the template of V3.1, and its parser when serving (deepseek_v31 of "
+                        "vLLM, deepseekv31 of SGLang)",
         kCard, "migration-tool-calls");
     calls.file = file;
-    calls.key = "chat_template";
+    calls.key = template_key();
   }
 
   void adapter() {
@@ -258,7 +300,7 @@ class Migration {
               fmt::format("trained on {}, whose weights V3.1 has not", quote_text(facts.base)),
               again, source, "migration-adapter-base");
       row.file = file;
-      row.key = "base_model_name_or_path";
+      row.key = in_.is_gguf() ? "general.base_model.0.name" : "base_model_name_or_path";
     } else {
       add("base", Verdict::kNeeds,
           facts.base.empty()

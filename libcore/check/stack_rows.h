@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -39,6 +40,15 @@ inline constexpr Engine kSglangEngine{"--tool-call-parser deepseekv31",
                                       "sgl-project/sglang issue 7715",
                                       "sgl-project/sglang PR 25001",
                                       "sgl-project/sglang PR 28307"};
+
+// Sources that several rooms name.
+inline constexpr const char* kLlamaSource =
+    "ggml-org/llama.cpp, conversion/deepseek.py and models/deepseek2.cpp";
+inline constexpr const char* kDemoSource = "deepseek-ai/DeepSeek-V3 inference/model.py";
+inline constexpr const char* kDemoConvert = "deepseek-ai/DeepSeek-V3 inference/convert.py";
+
+// RMSNorm's epsilon in the demo, and inside MLA in transformers.
+inline constexpr double kDemoEps = 1e-6;
 
 // Commands that rows recommend.
 inline constexpr const char* kToBf16 = "deepseek-convert weights IN OUT --to bf16";
@@ -98,15 +108,29 @@ class StackRows {
             finding->fix, source, finding);
     return true;
   }
+  bool is_fp8() const { return in_.tensors.fp8 > 0; }
   bool serves() const { return stack_ == Stack::kVllm || stack_ == Stack::kSglang; }
   const Engine& engine() const { return stack_ == Stack::kVllm ? kVllmEngine : kSglangEngine; }
+
+  // The architecture of config.json; false when nothing further can be said (stacks_text.cpp).
+  bool config();
+  // The files of a tokenizer and its chat template; the template alone (stacks_text.cpp).
+  void tokenizer();
+  void chat_template();
 
   const InputFacts& in_;
   Stack stack_;
   CompatibilityRows rows_;
 };
 
-// The rows of an adapter (stacks_adapter.cpp).
+// A checkpoint that llama.cpp or the demo would have to be given in another form, and the forms
+// that they read (stacks_llama.cpp, stacks_demo.cpp).
+CompatibilityRows llama_rows(const InputFacts& input);
+CompatibilityRows demo_rows(const InputFacts& input, std::optional<bool> fp8_device);
+// A GGUF model or inference shards on a stack that does not read them, or not all of them
+// (stacks_form.cpp).
+CompatibilityRows form_rows(const InputFacts& input, Stack stack);
+// Adapters, PEFT's and GGUF (stacks_adapter.cpp).
 CompatibilityRows adapter_stack_rows(const InputFacts& input, Stack stack);
 
 }  // namespace ds::check

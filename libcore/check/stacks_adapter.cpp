@@ -1,20 +1,18 @@
-// What the stacks take of an adapter, and refuse (docs/compatibility.md).
+// What the stacks take of an adapter, PEFT's or GGUF, and refuse (docs/compatibility.md).
 #include "libcore/check/stack_rows.h"
 
 namespace ds::check {
 namespace {
 
-constexpr const char* kDemo = "deepseek-ai/DeepSeek-V3 inference/model.py";
 constexpr const char* kRuns = "runs of peft 0.18.1 and 0.21.2 with transformers 4.57.6 and 5.24.0";
-constexpr const char* kLlama =
-    "ggml-org/llama.cpp, conversion/deepseek.py and models/deepseek2.cpp";
+constexpr const char* kLlamaAdapter = "ggml-org/llama.cpp, src/llama-adapter.cpp";
 
 class AdapterStack : public StackRows {
  public:
   using StackRows::StackRows;
 
   CompatibilityRows run() {
-    adapter();
+    in_.is_gguf() ? gguf() : adapter();
     return std::move(rows_);
   }
 
@@ -26,7 +24,7 @@ class AdapterStack : public StackRows {
       return;
     }
     if (stack_ == Stack::kInference) {
-      refuses("target-layout", "adapters", "the demo has no adapters", kMerge, kDemo);
+      no_adapters();
       return;
     }
     if (refuse_for(
@@ -51,6 +49,10 @@ class AdapterStack : public StackRows {
       default:
         served();
     }
+  }
+
+  void no_adapters() {
+    refuses("target-layout", "adapters", "the demo has no adapters", kMerge, kDemoSource);
   }
 
   void peft() {
@@ -136,15 +138,15 @@ class AdapterStack : public StackRows {
 
   void llama_adapter() {
     refuses("target-layout", "layout", "a GGUF adapter is needed, this is a folder of safetensors",
-            "deepseek-convert adapter IN OUT.gguf --to gguf_lora --model MODEL", kLlama);
+            "deepseek-convert adapter IN OUT.gguf --to gguf_lora --model MODEL", kLlamaSource);
     const AdapterFacts& facts = in_.adapter;
     refuse_for("target-adapter-feature", "whole weights", "ggml-org/llama.cpp issue 11554",
                {"extra-weights", "full-weight"});
-    refuse_for("target-adapter-feature", "settings", kLlama, {"uncommon-setting"});
+    refuse_for("target-adapter-feature", "settings", kLlamaSource, {"uncommon-setting"});
     if (facts.dora) {
       const Finding place{.file = in_.file("adapter_config.json"), .key = "use_dora"};
       refuses("target-adapter-feature", "DoRA", "a GGUF adapter has no place for magnitudes",
-              kMerge, kLlama, &place);
+              kMerge, kLlamaSource, &place);
     }
     if (!facts.graph_plain.empty()) {
       const Finding place{.file = in_.file("adapter_model.safetensors"),
@@ -158,6 +160,81 @@ class AdapterStack : public StackRows {
     } else {
       ok("modules", "all are asked for adapters", "docs/merge.md");
     }
+  }
+
+  // ---- a GGUF adapter
+
+  void gguf() {
+    if (stack_ == Stack::kInference) {
+      no_adapters();
+    } else if (stack_ != Stack::kLlamaCpp) {
+      refuses("target-layout", "layout", "a GGUF adapter, a folder as PEFT writes it is needed",
+              "take the folder that it was made from: nothing leads back from a GGUF adapter",
+              "huggingface/peft, docs checkpoint.md");
+    } else {
+      llama_gguf();
+    }
+  }
+
+  void llama_gguf() {
+    if (refuse_for("target-files", "files", "ggml-org/llama.cpp, ggml/src/gguf.cpp",
+                   {"lfs-pointer", "web-page", "wrong-container", "gguf-magic", "gguf-version",
+                    "gguf-counts", "gguf-truncated", "gguf-text", "gguf-value", "gguf-duplicate",
+                    "gguf-alignment", "gguf-tensor-size", "gguf-tensor-type", "gguf-overlap",
+                    "gguf-misaligned", "gguf-hole"})) {
+      return;
+    }
+    if (!refuse_for("target-adapter-keys", "keys", kLlamaAdapter,
+                    {"gguf-architecture", "gguf-adapter-keys", "full-weight", "half-pair",
+                     "adapter-shape", "pair-rank", "key-matches-nothing", "key-unmatched"})) {
+      ok("keys", "adapter.type lora, pairs of lora_a and lora_b", kLlamaAdapter);
+    }
+    if (!refuse_for("target-adapter-feature", "type", kLlamaAdapter, {"adapter-dtype"})) {
+      ok("type", "LoRA", kLlamaAdapter);
+    }
+    gguf_base();
+    gguf_modules();
+  }
+
+  // llama.cpp gives the adapter to a GGUF model, whose tensors must have the adapter's names.
+  void gguf_base() {
+    const AdapterFacts& facts = in_.adapter;
+    const auto form = [](GgufMla mla) { return mla == GgufMla::kSplit ? "split" : "unsplit"; };
+    if (!facts.base_kind) {
+      needs("base", "no model was named beside it, its tensors were compared with none",
+            "--model MODEL.gguf here; llama-cli -m MODEL.gguf --lora ADAPTER.gguf there",
+            kLlamaAdapter);
+    } else if (*facts.base_kind != TargetKind::kGguf) {
+      needs("base", fmt::format("the model beside it is a {}", target_name(*facts.base_kind)),
+            fmt::format("deepseek-convert weights IN OUT.gguf --to gguf --mla {}", form(facts.mla)),
+            kLlamaAdapter);
+    } else if (!facts.mla_tensor.empty() && facts.mla != facts.base_mla) {
+      const Finding place{.file = in_.input.path.string(), .tensor = facts.mla_tensor};
+      refuses(
+          "target-adapter-keys", "base",
+          fmt::format("{} is of a model whose kv_b is {}, in the model beside it it is {}",
+                      facts.mla_tensor, form(facts.mla), form(facts.base_mla)),
+          fmt::format("deepseek-convert weights IN OUT.gguf --to gguf --mla {}", form(facts.mla)),
+          "ggml-org/llama.cpp PR 12801", &place);
+    } else {
+      ok("base", "the GGUF model beside it has its tensors", kLlamaAdapter);
+    }
+  }
+
+  void gguf_modules() {
+    const AdapterFacts& facts = in_.adapter;
+    if (facts.graph_plain.empty()) {
+      ok("modules", "all are asked for adapters", "docs/merge.md");
+      return;
+    }
+    add("modules", Verdict::kNeeds,
+        fmt::format("{} are multiplied without asking for adapters: that part is lost without a "
+                    "word",
+                    some_names(facts.graph_plain, "tensor")),
+        "a build that asks for them (compare answers); else " + std::string(kMerge) +
+            " with the folder it was made from, then --to gguf",
+        "docs/merge.md; llama.cpp at 07bede6", "target-adapter-graph");
+    rows_.back().tensor = facts.graph_plain.front();
   }
 };
 

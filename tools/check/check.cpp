@@ -16,6 +16,7 @@
 #include "libcore/check/gguf_target.h"
 #include "libcore/check/inference_target.h"
 #include "libcore/cli/environment.h"
+#include "libcore/config/inference_names.h"
 #include "tools/check/compatibility.h"
 #include "tools/check/fixes.h"
 #include "tools/check/result.h"
@@ -26,13 +27,25 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// --model: a GGUF model, or the folder that find_model() gives, whatever its layout.
+Detected model_of(const std::string& name) {
+  std::error_code ignored;
+  if (fs::is_regular_file(name, ignored)) {
+    Detected file = detect(name);
+    if (file.kind == TargetKind::kGguf) return file;
+  }
+  const fs::path folder = find_model(name, cli::model_search_paths());
+  if (!fs::exists(folder / "config.json", ignored) || is_inference_folder(folder)) {
+    Detected found = detect(folder);
+    if (found.kind == TargetKind::kGguf || found.kind == TargetKind::kInference) return found;
+  }
+  return {TargetKind::kCheckpoint, folder};
+}
+
 std::vector<Detected> targets_of(const CheckSettings& settings) {
   std::vector<Detected> targets;
   for (const std::string& path : settings.paths) targets.push_back(detect(path));
-  if (!settings.model.empty()) {
-    targets.push_back(
-        {TargetKind::kCheckpoint, find_model(settings.model, cli::model_search_paths())});
-  }
+  if (!settings.model.empty()) targets.push_back(model_of(settings.model));
   if (!settings.adapter.empty()) {
     Detected adapter = detect(settings.adapter);
     if (adapter.kind != TargetKind::kAdapter && adapter.kind != TargetKind::kGgufAdapter) {

@@ -151,14 +151,18 @@ void Compatibility::gpus(const InputFacts& facts, CheckedTarget& checked) {
 
 void Compatibility::add(const Detected& target, const ModelConfig* base, CheckedTarget& checked) {
   checked.groups.push_back(RuleGroup::kCompatibility);
-  const InputFacts facts = examine(target, base);
+  InputFacts facts = examine(target, base, model_ ? &*model_ : nullptr);
   migration(target, facts, checked);
   stacks(facts, checked);
-  if (target.kind != TargetKind::kCheckpoint) return;
+  if (target.kind != TargetKind::kCheckpoint && target.kind != TargetKind::kGguf &&
+      target.kind != TargetKind::kInference) {
+    return;
+  }
   gpus(facts, checked);
   CompatibilityRows work = machine_work_rows(facts, machine_, free_disk_bytes(target.path));
   add_findings(work, true, "", findings_);
   append(std::move(work), checked);
+  if (facts.config) model_ = std::move(facts);
 }
 
 void Compatibility::finish(CheckResult& result) {

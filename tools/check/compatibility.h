@@ -37,6 +37,7 @@ class Compatibility {
   CompatibilityQuestion question_;
   Findings& findings_;
   MachineInfo machine_;
+  std::optional<InputFacts> model_;  // the last one: an adapter behind it belongs to it
   nlohmann::json fits_ = nlohmann::json::array();
 };
 

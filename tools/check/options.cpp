@@ -9,7 +9,9 @@ void declare_check(CLI::App& app, CheckSettings& s) {
                  "detected")
       ->delimiter('\n')
       ->group(inputs);
-  app.add_option("--model", s.model, "checkpoint folder, or a model's name")->group(inputs);
+  app.add_option("--model", s.model,
+                 "checkpoint folder, GGUF model, inference shards, or a model's name")
+      ->group(inputs);
   app.add_option("--adapter", s.adapter,
                  "adapter folder or GGUF adapter; with --model, checked against it")
       ->group(inputs);

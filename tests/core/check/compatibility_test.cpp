@@ -343,12 +343,6 @@ const std::vector<Case>& cases() {
                 f.settings["chat_template"].get<std::string>() + "{% set x = y | tojson}";
           }),
        on(Stack::kVllm)},
-      {"target-shape", on(Stack::kInference),
-       [] {
-         InputFacts wide = facts();
-         wide.config->hidden_size = 7168;
-         return check_stack(wide, Stack::kInference);
-       }},
       {"target-adapter-keys",
        adapter_on(Stack::kVllm,
                   [](Adapter& a) {
@@ -438,8 +432,9 @@ TEST_CASE(
 }
 
 TEST_CASE("every rule on compatibility has a case") {
-  // Notes that sum up, see the test below.
-  std::set<std::string> covered{"migration-open", "target-not-ready"};
+  // Notes that sum up, see the test below; and two of forms_compatibility_test.cpp.
+  std::set<std::string> covered{"migration-open", "target-not-ready", "target-shape",
+                                "target-adapter-graph"};
   for (const Case& one : cases()) covered.insert(one.rule);
   for (const check::Rule& rule : check::rules()) {
     if (rule.group != RuleGroup::kCompatibility) continue;
@@ -479,14 +474,6 @@ TEST_CASE("a sound model of 16 bits is refused by none that reads its layout") {
       CHECK(!one.source.empty());
     }
   }
-}
-
-TEST_CASE("inference shards: the demo reads them, the others do not") {
-  const auto shards = [](const fs::path& folder) {
-    write_text(folder / "model0-mp1.safetensors", "");
-  };
-  CHECK(open(on(Stack::kVllm, {}, true, {}, shards)(), "target-layout"));
-  CHECK(row(on(Stack::kInference, {}, true, {}, shards)(), "layout")->verdict == Verdict::kOk);
 }
 
 TEST_CASE("FP8: the device decides") {

@@ -144,4 +144,27 @@ inline GgufSpec sound_gguf(GgufMla mla = GgufMla::kSplit, TinyModel tiny = {}) {
   return spec;
 }
 
+// An adapter of rank 4 on every matrix of the model.
+inline GgufSpec sound_gguf_adapter(const ModelConfig& base, GgufMla mla = GgufMla::kSplit) {
+  GgufSpec spec;
+  spec.key("general.architecture") = std::string("deepseek2");
+  spec.key("general.type") = std::string("adapter");
+  spec.key("adapter.type") = std::string("lora");
+  spec.key("adapter.lora.alpha") = 16.0;
+  for (const GgufTensorPlan& tensor : gguf_tensor_plan(base, mla)) {
+    if (tensor.shape.size() < 2) continue;
+    std::vector<std::int64_t> a = tensor.shape, b = tensor.shape;
+    if (tensor.name == "token_embd.weight") {
+      a.back() = 4;
+      b = {tensor.shape.back(), 4};
+    } else {
+      a[a.size() - 2] = 4;
+      b.back() = 4;
+    }
+    spec.tensors.push_back({tensor.name + ".lora_a", GgmlType::kF32, a});
+    spec.tensors.push_back({tensor.name + ".lora_b", GgmlType::kF32, b});
+  }
+  return spec;
+}
+
 }  // namespace ds::test

@@ -320,34 +320,13 @@ TEST_CASE("adapters: keys, pairs, and the base they are for") {
   const TempFolder folder("gguf-adapter");
   const fs::path path = folder.root() / "a.gguf";
   const ds::ModelConfig base = gguf_config();
-  const auto sound = [&] {
-    GgufSpec spec;
-    spec.key("general.architecture") = std::string("deepseek2");
-    spec.key("general.type") = std::string("adapter");
-    spec.key("adapter.type") = std::string("lora");
-    spec.key("adapter.lora.alpha") = 16.0;
-    for (const ds::GgufTensorPlan& tensor : ds::gguf_tensor_plan(base, GgufMla::kSplit)) {
-      if (tensor.shape.size() < 2) continue;
-      std::vector<std::int64_t> a = tensor.shape, b = tensor.shape;
-      if (tensor.name == "token_embd.weight") {
-        a.back() = 4;
-        b = {tensor.shape.back(), 4};
-      } else {
-        a[a.size() - 2] = 4;
-        b.back() = 4;
-      }
-      spec.tensors.push_back({tensor.name + ".lora_a", GgmlType::kF32, a});
-      spec.tensors.push_back({tensor.name + ".lora_b", GgmlType::kF32, b});
-    }
-    return spec;
-  };
-  sound().write(path);
+  sound_gguf_adapter(base).write(path);
   CHECK(detect(path).kind == TargetKind::kGgufAdapter);
   const auto none = check_file(path, true, &base);
   CHECK_MESSAGE(none.empty(), describe(none));
   const auto spoilt = [&](const std::string& rule, const std::function<void(GgufSpec&)>& spoil,
                           bool deep = false) {
-    GgufSpec spec = sound();
+    GgufSpec spec = sound_gguf_adapter(base);
     spoil(spec);
     spec.write(path);
     expect(check_file(path, deep, &base), rule);

@@ -242,18 +242,25 @@ TEST_CASE("each rule on hardware: a case that fails and one that passes") {
     const char* bad;
     const char* good;
     std::int64_t bad_context = 0;
+    std::int64_t ranks = 0;  // of inference shards
   };
   const Case cases[] = {{"hardware-fp8", true, "8xA100-80G", "8xH200"},
                         {"hardware-bf16", false, "8xV100-32G", "8xA100-80G"},
                         {"hardware-memory", true, "8xH100", "16xH100"},
                         {"hardware-tensor-parallel", true, "32xH100", "16xH100"},
                         {"hardware-scale-format", true, "8xB200", "8xH200"},
-                        {"hardware-context", true, "8xH200", "8xH200", 200'000}};
+                        {"hardware-context", true, "8xH200", "8xH200", 200'000},
+                        {"hardware-ranks", true, "8xH200", "16xH200", 0, 16}};
   std::set<std::string> covered;
   for (const Case& one : cases) {
     INFO(std::string(one.rule));
     covered.insert(one.rule);
-    const InputFacts facts = one.fp8 ? deepseek_v3() : bf16(deepseek_v3());
+    InputFacts facts = one.fp8 ? deepseek_v3() : bf16(deepseek_v3());
+    if (one.ranks > 0) {
+      facts.input.kind = check::TargetKind::kInference;
+      facts.inference.ranks = one.ranks;
+      facts.inference.largest_shard = facts.tensors.bytes / 10;
+    }
     const HardwareFit bad = fit(facts, one.bad, {.context = one.bad_context});
     CHECK(open(bad, one.rule));
     CHECK(!open(fit(facts, one.good), one.rule));

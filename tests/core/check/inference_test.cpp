@@ -4,12 +4,10 @@
 
 #include "libcore/check/detect.h"
 #include "libcore/check/inference_target.h"
-#include "libcore/config/inference_names.h"
-#include "tests/core/check/model_fixture.h"
+#include "tests/core/check/shards_fixture.h"
 
 using namespace ds::test;
 using namespace ds::check;
-using ds::InferenceSplit;
 namespace fs = std::filesystem;
 using nlohmann::json;
 
@@ -18,34 +16,6 @@ namespace {
 std::set<std::string>& seen() {
   static std::set<std::string> names;
   return names;
-}
-
-// The shards of a model, by rank, to be spoilt.
-std::vector<Model> sound_shards(std::int64_t ranks, bool fp8 = false, TinyModel tiny = {}) {
-  const Model whole = sound_model(tiny, fp8);
-  const std::int64_t experts = whole.config.at("n_routed_experts");
-  std::vector<Model> shards(static_cast<std::size_t>(ranks));
-  for (std::int64_t rank = 0; rank < ranks; ++rank) {
-    Model& shard = shards[static_cast<std::size_t>(rank)];
-    shard.config = whole.config;
-    shard.metadata = nullptr;
-    shard.index = false;
-    for (const auto& [hf, tensor] : whole.tensors) {
-      const auto name = ds::to_inference_name(hf);
-      REQUIRE_MESSAGE(name.has_value(), hf);
-      if (name->expert >= 0 && name->expert / (experts / ranks) != rank) continue;
-      std::vector<std::int64_t> shape = tensor.shape;
-      if (name->split == InferenceSplit::kRows) shape[0] /= ranks;
-      if (name->split == InferenceSplit::kCols) shape[1] /= ranks;
-      shard.set(name->name, tensor.dtype, shape, ds::inference_shard_name(rank, ranks));
-    }
-  }
-  return shards;
-}
-
-void write(const fs::path& folder, const std::vector<Model>& shards) {
-  fs::remove_all(folder);
-  for (const Model& shard : shards) shard.write(folder);
 }
 
 std::vector<Finding> check_shards(const fs::path& folder, bool deep = false) {
@@ -80,12 +50,12 @@ TEST_CASE("sound shards: nothing") {
   const fs::path path = folder.root() / "m";
   for (const std::int64_t ranks : {1, 2, 4}) {
     for (const TinyModel& tiny : {TinyModel{}, TinyModel{.v2 = true}, TinyModel{.q_lora = false}}) {
-      write(path, sound_shards(ranks, false, tiny));
+      write_shards(path, sound_shards(ranks, false, tiny));
       const auto findings = check_shards(path, true);
       CHECK_MESSAGE(findings.empty(), describe(findings));
     }
   }
-  write(path, sound_shards(1, true));
+  write_shards(path, sound_shards(1, true));
   const auto findings = check_shards(path, true);
   CHECK_MESSAGE(findings.empty(), describe(findings));
   // Named by one of its files, or by its config.
@@ -96,7 +66,7 @@ TEST_CASE("sound shards: nothing") {
 TEST_CASE("files") {
   const TempFolder folder("inference-files");
   const fs::path path = folder.root() / "m";
-  write(path, sound_shards(2));
+  write_shards(path, sound_shards(2));
   fs::rename(path / "model1-mp2.safetensors", folder.root() / "away");
   // Its tensors are no findings of their own.
   expect(check_shards(path, true), "inference-shard-missing");
@@ -120,7 +90,7 @@ TEST_CASE("tensors") {
                           bool deep = false, std::int64_t ranks = 2, bool fp8 = false) {
     std::vector<Model> shards = sound_shards(ranks, fp8);
     spoil(shards);
-    write(path, shards);
+    write_shards(path, shards);
     return expect(check_shards(path, deep), rule, alone);
   };
   spoilt(
@@ -234,14 +204,14 @@ TEST_CASE("the demo's own config") {
                   {"qk_rope_head_dim", hf.at("qk_rope_head_dim")},
                   {"v_head_dim", hf.at("v_head_dim")}};
   for (Model& shard : shards) shard.config = demo;
-  write(path, shards);
+  write_shards(path, shards);
   const auto findings = check_shards(path);
   CHECK_MESSAGE(findings.empty(), describe(findings));
   for (Model& shard : shards) shard.config["inter_dim"] = 5;
-  write(path, shards);
+  write_shards(path, shards);
   expect(check_shards(path), "inference-not-divisible");
   for (Model& shard : shards) shard.config["inter_dim"] = 6;
-  write(path, shards);
+  write_shards(path, shards);
   expect(check_shards(path), "inference-shape");
 }
 
