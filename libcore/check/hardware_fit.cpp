@@ -237,14 +237,15 @@ class HardwareCheck {
       add("ranks", Verdict::kOk, count, "", source);
       return;
     }
-    std::int64_t largest = 0;
+    std::int64_t largest = 1;
     for (const TensorParallel& degree : fit_.degrees) {
       if (divides(degree) && degree.degree <= hardware_.count) largest = degree.degree;
     }
-    add("ranks", Verdict::kNeeds, fmt::format("{}; {} are named", count, hardware_.count),
-        fmt::format(
-            "{} GPUs; or {}", ranks,
-            in_.convert(fmt::format("inference --mp {}", std::max<std::int64_t>(1, largest)))),
+    std::string action = fmt::format("{} GPUs", ranks);
+    if (largest != ranks) {
+      action += "; or " + in_.convert(fmt::format("inference --mp {}", largest));
+    }
+    add("ranks", Verdict::kNeeds, fmt::format("{}; {} are named", count, hardware_.count), action,
         source, "hardware-ranks");
   }
 

@@ -539,6 +539,10 @@ TEST_CASE("hardware: what a GPU holds of a GGUF model, and of shards") {
     CHECK(ranks.rule == "hardware-ranks");
     CHECK_MESSAGE(says(ranks.action, "--mp " + std::to_string(mp)), ranks.action);
   }
+  // Three GPUs: no other number of shards uses more of them.
+  const CompatibilityRow three =
+      row(check_hardware(parts, parse_hardware("3xH100"), workload).rows, "ranks");
+  CHECK(three.action == "2 GPUs");
   parts.tensors.bytes = 3 * fit.usable;
   parts.inference.largest_shard = 2 * fit.usable;
   fit = check_hardware(parts, two, workload);
