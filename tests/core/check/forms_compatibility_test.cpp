@@ -528,7 +528,6 @@ TEST_CASE("hardware: what a GPU holds of a GGUF model, and of shards") {
 
   InputFacts parts = shards(2);
   CHECK(parts.inference.largest_shard > parts.tensors.bytes / 2);  // copies are in each
-  CHECK(2 * parts.inference.largest_shard > parts.tensors.bytes);
   fit = check_hardware(parts, two, workload);
   CHECK(fit.needed == parts.inference.largest_shard + cache);
   CHECK(fit.smallest_count == 2);
