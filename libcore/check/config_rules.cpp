@@ -273,7 +273,8 @@ class ConfigCheck {
                                                       "n_shared_experts", "q_lora_rank"};
       return std::find(kNone.begin(), kNone.end(), key) != kNone.end();
     }
-    return !(value.is_array() || value.is_string()) || !(value.empty() || value == "");
+    if (value.is_string()) return !value.get_ref<const std::string&>().empty();
+    return !value.is_array() || !value.empty();
   }
 
   void published() {
