@@ -79,7 +79,9 @@ void check_gguf_values(const GgufTarget& target, const DeepOptions& options, Fin
   Alike alike;
   for (std::size_t i = 0; i < stats.size(); ++i) {
     if (stats[i].bad == 0) continue;
-    const auto& [file, tensor] = target.entries()[i];
+    const auto& entry = target.entries()[i];
+    const auto* file = entry.file;
+    const auto* tensor = entry.tensor;
     const char* what = tensor->is(GgmlType::kQ80) ? "blocks with a scale" : "values";
     alike.add("gguf-not-finite", "", "", "", [&] {
       const std::string name = file->path().string();

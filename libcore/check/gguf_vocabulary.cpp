@@ -36,11 +36,12 @@ class GgufVocabulary {
     tokens_ = tokens->texts();
     ids_.reserve(tokens_.size());
     for (std::size_t i = 0; i < tokens_.size(); ++i) {
-      const auto [at, fresh] = ids_.try_emplace(tokens_[i], i);
-      if (fresh) continue;
+      const auto at = ids_.try_emplace(tokens_[i], i);
+      if (at.second) continue;
       alike_.add("gguf-duplicate-token", "", "", "", [&] {
-        return finding("tokenizer.ggml.tokens", fmt::format("tokens {} and {} are both {}",
-                                                            at->second, i, quote_text(tokens_[i])));
+        return finding("tokenizer.ggml.tokens",
+                       fmt::format("tokens {} and {} are both {}", at.first->second, i,
+                                   quote_text(tokens_[i])));
       });
     }
     lengths();

@@ -297,8 +297,9 @@ class InferenceCheck {
         }
       }
     }
-    for (const auto& [name, tensor] : tensors_) {
-      if (known_.count(name) > 0 || name.ends_with(kScale)) continue;
+    for (const auto& entry : tensors_) {
+      const auto& tensor = entry.second;
+      if (known_.count(entry.first) > 0 || entry.first.ends_with(kScale)) continue;
       alike_.add("inference-unknown-tensor", kind(tensor.hf), "", "",
                  [&] { return about(tensor.parts.front(), "is none that config.json demands"); });
     }
