@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tools/check/xml.h"
+#include "libcore/base/markup.h"
 
 namespace ds::check {
 
@@ -67,9 +67,9 @@ std::string canary_junit(const std::vector<CanaryStage>& stages) {
     std::string cases;
     std::size_t failed = 0;
     for (const GateResult& result : stage.gates) {
-      const std::string words = xml_text(gate_text(result));
+      const std::string words = markup_text(gate_text(result));
       cases += fmt::format("    <testcase classname=\"canary\" name=\"{}\">\n",
-                           xml_text(result.gate.text));
+                           markup_text(result.gate.text));
       if (result.passed) {
         cases += fmt::format("      <system-out>{}</system-out>\n", words);
       } else {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "libcore/base/markup.h"
 #include "tools/check/result.h"
-#include "tools/check/xml.h"
 
 namespace ds::check {
 // A suite for each path; in it a case for each finding, and one that passes for each group without
@@ -28,14 +28,14 @@ std::string as_junit(const CheckResult& result) {
         }
         if (finding.line > 0) name += fmt::format(" line {}", finding.line);
         cases += fmt::format("    <testcase classname=\"{}\" name=\"{}\" file=\"{}\">\n",
-                             group_name(group), xml_text(name), xml_text(finding.file));
+                             group_name(group), markup_text(name), markup_text(finding.file));
         const std::string words =
-            xml_text(fmt::format("{}\nfix: {}", finding.message, finding.fix));
+            markup_text(fmt::format("{}\nfix: {}", finding.message, finding.fix));
         if (result.fails(rule)) {
           failed = true;
           ++failures;
           cases += fmt::format("      <failure type=\"{}\" message=\"{}\">{}</failure>\n",
-                               severity_name(rule.severity), xml_text(finding.message), words);
+                               severity_name(rule.severity), markup_text(finding.message), words);
         } else {
           cases += fmt::format("      <system-out>{}: {}</system-out>\n",
                                severity_name(rule.severity), words);
@@ -48,7 +48,7 @@ std::string as_junit(const CheckResult& result) {
       ++count;
     }
     suites += fmt::format("  <testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" errors=\"0\">\n{}",
-                          xml_text(target.path), count, failures, cases);
+                          markup_text(target.path), count, failures, cases);
     suites += "  </testsuite>\n";
     all_cases += count;
     all_failures += failures;

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "libcore/base/utf8.h"
+#include "libcore/base/markup.h"
 
 namespace ds::profile {
 
@@ -45,7 +45,7 @@ th { color: var(--soft); font-weight: 600 }
 std::string bars_html(const Bars& bars) {
   std::string text = "<p class=\"key\">";
   for (std::size_t i = 0; i < bars.series.size(); ++i) {
-    text += fmt::format("<span><i class=\"s{}\"></i>{}</span>", i, html_text(bars.series[i]));
+    text += fmt::format("<span><i class=\"s{}\"></i>{}</span>", i, markup_text(bars.series[i]));
   }
   text += "</p>\n";
   double longest = 0.0;
@@ -57,13 +57,13 @@ std::string bars_html(const Bars& bars) {
   for (const Bars::Bar& bar : bars.bars) {
     text += fmt::format(
         "<div class=\"row\"><span class=\"label\" title=\"{0}\">{0}</span><div class=\"bar\">",
-        html_text(bar.label));
+        markup_text(bar.label));
     for (std::size_t i = 0; i < bar.values.size() && longest > 0.0; ++i) {
       const double percent = 100.0 * bar.values[i] / longest;
       if (percent < 0.005) continue;
       text += fmt::format("<div class=\"s{}\" style=\"width:{:.2f}%\"></div>", i, percent);
     }
-    text += fmt::format("</div><span class=\"note\">{}</span></div>\n", html_text(bar.note));
+    text += fmt::format("</div><span class=\"note\">{}</span></div>\n", markup_text(bar.note));
   }
   return text;
 }
@@ -78,14 +78,14 @@ std::string table_html(const json& rows, const std::vector<Column>& columns) {
       any = any || (found != row.end() && found->is_string());
     }
     words.push_back(any);
-    text += fmt::format("<th{}>{}</th>", any ? "" : " class=\"n\"", html_text(column.title));
+    text += fmt::format("<th{}>{}</th>", any ? "" : " class=\"n\"", markup_text(column.title));
   }
   text += "</tr></thead><tbody>\n";
   for (const json& row : rows) {
     text += "<tr>";
     for (std::size_t i = 0; i < columns.size(); ++i) {
       text += fmt::format("<td{}>{}</td>", words[i] ? "" : " class=\"n\"",
-                          html_text(shown_value(row, columns[i])));
+                          markup_text(shown_value(row, columns[i])));
     }
     text += "</tr>\n";
   }
@@ -94,47 +94,16 @@ std::string table_html(const json& rows, const std::vector<Column>& columns) {
 
 }  // namespace
 
-std::string html_text(std::string_view text) {
-  std::string valid(text);
-  for (std::size_t at = utf8_error(valid); at != kUtf8Valid; at = utf8_error(valid)) {
-    valid[at] = '?';
-  }
-  std::string out;
-  for (const char c : valid) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        // HTML allows no other control characters than white space.
-        out +=
-            (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f ? '?' : c;
-    }
-  }
-  return out;
-}
-
 std::string html_page(const std::string& title, const std::vector<std::string>& facts,
                       const std::vector<PageSection>& sections) {
   std::string text = kHead;
-  text += fmt::format("<title>{0}</title></head>\n<body>\n<h1>{0}</h1>\n<ul>\n", html_text(title));
-  for (const std::string& fact : facts) text += fmt::format("<li>{}</li>\n", html_text(fact));
+  text +=
+      fmt::format("<title>{0}</title></head>\n<body>\n<h1>{0}</h1>\n<ul>\n", markup_text(title));
+  for (const std::string& fact : facts) text += fmt::format("<li>{}</li>\n", markup_text(fact));
   text += "</ul>\n";
   for (const PageSection& section : sections) {
     if (!section.heading.empty()) {
-      text += fmt::format("<h2>{}</h2>\n", html_text(section.heading));
+      text += fmt::format("<h2>{}</h2>\n", markup_text(section.heading));
     }
     if (!section.bars.bars.empty()) text += bars_html(section.bars);
     if (!section.columns.empty()) text += table_html(section.table, section.columns);

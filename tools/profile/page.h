@@ -32,7 +32,4 @@ struct PageSection {
 std::string html_page(const std::string& title, const std::vector<std::string>& facts,
                       const std::vector<PageSection>& sections);
 
-// `text` inside an element or a quoted attribute: escaped, valid UTF-8.
-std::string html_text(std::string_view text);
-
 }  // namespace ds::profile

@@ -3,6 +3,7 @@
 
 #include <regex>
 
+#include "libcore/base/markup.h"
 #include "tests/support/tiny_model.h"
 #include "tests/support/variants.h"
 #include "tests/tools/profile/program.h"
@@ -112,7 +113,7 @@ TEST_CASE("tables: quoting, nulls, units") {
   CHECK(has(html, "class=\"s0\" style=\"width:25.00%\""));
   CHECK(has(html, "class=\"s1\" style=\"width:75.00%\""));
   CHECK(has(html, "class=\"s1\" style=\"width:50.00%\""));
-  CHECK(ds::profile::html_text("\xff\x01") == "??");
+  CHECK(ds::markup_text("\xff\x01") == "??");
 }
 
 TEST_CASE("layers in every format: the same rows") {

@@ -1,10 +1,10 @@
-#include "tools/check/xml.h"
+#include "libcore/base/markup.h"
 
 #include "libcore/base/utf8.h"
 
-namespace ds::check {
+namespace ds {
 
-std::string xml_text(std::string_view text) {
+std::string markup_text(std::string_view text) {
   std::string valid(text);
   for (std::size_t at = utf8_error(valid); at != kUtf8Valid; at = utf8_error(valid))
     valid[at] = '?';
@@ -23,6 +23,9 @@ std::string xml_text(std::string_view text) {
       case '"':
         out += "&quot;";
         break;
+      case '\'':
+        out += "&#39;";
+        break;
       case '\n':
         out += "&#10;";
         break;
@@ -37,4 +40,4 @@ std::string xml_text(std::string_view text) {
   return out;
 }
 
-}  // namespace ds::check
+}  // namespace ds
