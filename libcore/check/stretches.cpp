@@ -11,12 +11,19 @@
 namespace ds::check {
 namespace {
 
+// Bytes on their way before they are looked at: enough for a disk to have several requests.
+constexpr std::uint64_t kAhead = std::uint64_t{32} << 20;
+
 class Readers {
  public:
   Readers(const std::vector<Stretch>& stretches, const DeepOptions& options,
           const std::function<void(std::size_t, std::span<const std::byte>)>& look)
       : stretches_(stretches), options_(options), look_(look) {
-    for (const Stretch& stretch : stretches) total_ += stretch.end - stretch.begin;
+    starts_.reserve(stretches.size());
+    for (const Stretch& stretch : stretches) {
+      starts_.push_back(total_);
+      total_ += stretch.end - stretch.begin;
+    }
   }
 
   void run() {
@@ -44,11 +51,7 @@ class Readers {
 
   void read(std::size_t i) {
     const Stretch& stretch = stretches_[i];
-    const std::size_t ahead = i + static_cast<std::size_t>(options_.threads);
-    if (ahead < stretches_.size()) {
-      const Stretch& next = stretches_[ahead];
-      next.file->will_need(next.begin, next.end - next.begin);
-    }
+    ask(i);
     const auto size = static_cast<std::size_t>(stretch.end - stretch.begin);
     look_(i, {stretch.file->data() + stretch.begin, size});
     stretch.file->dont_need(stretch.begin, size);
@@ -59,10 +62,23 @@ class Readers {
     }
   }
 
+  // Has everything read that begins within kAhead of stretch i. Stretches may be of any size: an
+  // expert's scales are some bytes.
+  void ask(std::size_t i) {
+    const std::lock_guard<std::mutex> lock(asking_);
+    for (; asked_ < stretches_.size() && starts_[asked_] < starts_[i] + kAhead; ++asked_) {
+      const Stretch& next = stretches_[asked_];
+      next.file->will_need(next.begin, next.end - next.begin);
+    }
+  }
+
   const std::vector<Stretch>& stretches_;
   const DeepOptions& options_;
   const std::function<void(std::size_t, std::span<const std::byte>)>& look_;
+  std::vector<std::uint64_t> starts_;  // bytes before each stretch
   std::uint64_t total_ = 0;
+  std::mutex asking_;
+  std::size_t asked_ = 0;
   std::atomic<std::size_t> next_{0};
   std::atomic<std::uint64_t> done_{0};
   std::mutex mutex_;
