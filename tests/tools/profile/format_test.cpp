@@ -109,7 +109,7 @@ TEST_CASE("tables: quoting, nulls, units") {
                                .table = rows,
                                .columns = columns}});
   check_page(html);
-  CHECK(count(html, "a,&quot;b&quot; &lt;b&gt;&amp;&#39;|`*\nc") == 9);
+  CHECK(count(html, "a,&quot;b&quot; &lt;b&gt;&amp;&#39;|`*&#10;c") == 9);
   CHECK(has(html, "class=\"s0\" style=\"width:25.00%\""));
   CHECK(has(html, "class=\"s1\" style=\"width:75.00%\""));
   CHECK(has(html, "class=\"s1\" style=\"width:50.00%\""));
