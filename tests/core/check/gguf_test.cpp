@@ -37,21 +37,8 @@ std::vector<Finding> check_file(const fs::path& path, bool deep = false,
   return findings.sorted();
 }
 
-// Expects the rule among the findings; `alone`: and no error or warning of another one.
-const Finding& expect(const std::vector<Finding>& findings, const std::string& rule,
-                      bool alone = true) {
-  CAPTURE(rule);
-  const Finding* found = find(findings, rule);
-  REQUIRE_MESSAGE(found != nullptr, describe(findings));
-  seen().insert(rule);
-  for (const Finding& other : findings) {
-    const bool fine = !alone || other.rule->name == rule || other.rule->severity == Severity::kNote;
-    CHECK_MESSAGE(fine, describe(findings));
-  }
-  CHECK(found->message.find(found->file) == 0);
-  static std::vector<Finding> kept;
-  kept.push_back(*found);
-  return kept.back();
+Finding expect(const std::vector<Finding>& findings, const std::string& rule, bool alone = true) {
+  return expect_finding(findings, rule, seen(), alone);
 }
 
 // Bytes of a file of two F32 tensors of 8 values each, at the given offsets.

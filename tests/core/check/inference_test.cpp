@@ -28,16 +28,7 @@ std::vector<Finding> check_shards(const fs::path& folder, bool deep = false) {
 }
 
 Finding expect(const std::vector<Finding>& findings, const std::string& rule, bool alone = true) {
-  CAPTURE(rule);
-  const Finding* found = find(findings, rule);
-  REQUIRE_MESSAGE(found != nullptr, describe(findings));
-  seen().insert(rule);
-  for (const Finding& other : findings) {
-    const bool fine = !alone || other.rule->name == rule || other.rule->severity == Severity::kNote;
-    CHECK_MESSAGE(fine, describe(findings));
-  }
-  CHECK(found->message.find(found->file) == 0);
-  return *found;
+  return expect_finding(findings, rule, seen(), alone);
 }
 
 constexpr const char* kNorm = "layers.1.attn_norm.weight";

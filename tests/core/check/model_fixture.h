@@ -9,6 +9,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -241,6 +242,24 @@ inline const check::Finding* find(const std::vector<check::Finding>& findings,
     if (finding.rule->name == rule) return &finding;
   }
   return nullptr;
+}
+
+// Expects the rule among the findings, and notes it in `seen`; `alone`: and no error or warning of
+// another one.
+inline check::Finding expect_finding(const std::vector<check::Finding>& findings,
+                                     const std::string& rule, std::set<std::string>& seen,
+                                     bool alone) {
+  CAPTURE(rule);
+  const check::Finding* found = find(findings, rule);
+  REQUIRE_MESSAGE(found != nullptr, describe(findings));
+  seen.insert(rule);
+  for (const check::Finding& other : findings) {
+    const bool fine =
+        !alone || other.rule->name == rule || other.rule->severity == check::Severity::kNote;
+    CHECK_MESSAGE(fine, describe(findings));
+  }
+  CHECK(found->message.find(found->file) == 0);
+  return *found;
 }
 
 }  // namespace ds::test

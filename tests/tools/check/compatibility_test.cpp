@@ -5,8 +5,8 @@
 #include <set>
 
 #include "tests/core/check/tokenizer_fixture.h"
-#include "tests/support/process.h"
 #include "tests/support/schema.h"
+#include "tests/tools/check/compatibility_fixture.h"
 
 namespace {
 
@@ -14,16 +14,6 @@ using namespace ds::test;
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-Outcome check(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), "--compatibility");
-  return run_program("deepseek-check", arguments);
-}
-json check_json(std::vector<std::string> arguments, int exit_code) {
-  arguments.insert(arguments.end(), {"--format", "json"});
-  const Outcome outcome = check(arguments);
-  REQUIRE_MESSAGE(outcome.exit_code == exit_code, (outcome.err + outcome.out));
-  return json::parse(outcome.out);
-}
 bool has(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
@@ -52,16 +42,16 @@ std::set<std::string> rules(const json& document) {
 }  // namespace
 
 TEST_CASE("without a path: this machine, and the hardware that is named") {
-  const Outcome bare = check({});
+  const Outcome bare = compatibility({});
   CHECK(bare.exit_code == 0);
   CHECK(has(bare.out, "machine: this machine"));
   CHECK(has(bare.out, "processor"));
   CHECK(!has(bare.out, "hardware:"));
-  const Outcome named = check({"--hardware", "8xH100-80G"});
+  const Outcome named = compatibility({"--hardware", "8xH100-80G"});
   CHECK(named.exit_code == 0);
   CHECK(has(named.out, "hardware: 8xH100-80G"));
   CHECK(has(named.out, "sm_90"));
-  const json document = check_json({"--hardware", "4xA100-40G"}, 0);
+  const json document = compatibility_json({"--hardware", "4xA100-40G"}, 0);
   CHECK(document["compatibility"]["hardware"]["count"] == 4);
   CHECK(document["compatibility"]["hardware"]["fp8_flops"].is_null());
   CHECK(document["compatibility"]["machine"]["memory_bytes"].get<double>() > 0);
@@ -69,18 +59,18 @@ TEST_CASE("without a path: this machine, and the hardware that is named") {
 }
 
 TEST_CASE("usage: what is not known is said with what is") {
-  const Outcome target = check({nano(), "--target", "vlm"});
+  const Outcome target = compatibility({nano(), "--target", "vlm"});
   CHECK(target.exit_code == 2);
   CHECK(has(target.err, "did you mean vllm?"));
-  const Outcome gpu = check({"--hardware", "8xH101-80G"});
+  const Outcome gpu = compatibility({"--hardware", "8xH101-80G"});
   CHECK(gpu.exit_code == 2);
   CHECK(has(gpu.err, "H100-80G"));
-  CHECK(check({nano(), "--from", "v4"}).exit_code == 2);
-  CHECK(check({nano(), "--from", "v3.1"}).exit_code == 2);
-  CHECK(check({nano(), "--from", "v3", "--to", "r1"}).exit_code == 2);
-  CHECK(check({"--context", "0"}).exit_code == 2);
-  CHECK(check({"--batch", "0"}).exit_code == 2);
-  CHECK(check({nano() + "-none"}).exit_code == 3);
+  CHECK(compatibility({nano(), "--from", "v4"}).exit_code == 2);
+  CHECK(compatibility({nano(), "--from", "v3.1"}).exit_code == 2);
+  CHECK(compatibility({nano(), "--from", "v3", "--to", "r1"}).exit_code == 2);
+  CHECK(compatibility({"--context", "0"}).exit_code == 2);
+  CHECK(compatibility({"--batch", "0"}).exit_code == 2);
+  CHECK(compatibility({nano() + "-none"}).exit_code == 3);
   for (const char* flag : {"--from", "--to", "--target", "--hardware"}) {
     const Outcome alone = run_program("deepseek-check", {nano(), flag, "v3"});
     CHECK(alone.exit_code == 2);
@@ -89,8 +79,8 @@ TEST_CASE("usage: what is not known is said with what is") {
 }
 
 TEST_CASE("a sound model, data and adapter: no error, all sections, the same rows twice") {
-  const json document =
-      check_json({nano(), intent(), "--hardware", "1xH100", "--from", "v3", "--to", "v3.1"}, 0);
+  const json document = compatibility_json(
+      {nano(), intent(), "--hardware", "1xH100", "--from", "v3", "--to", "v3.1"}, 0);
   CHECK(document["summary"]["errors"] == 0);
   CHECK(rows(document, "migration").size() > 10);
   for (const char* stack :
@@ -112,15 +102,15 @@ TEST_CASE("a sound model, data and adapter: no error, all sections, the same row
   CHECK(fit["fits"] == true);
   CHECK(fit["context"] == 2048);  // the model's
   CHECK(fit["tensor_parallel"][0]["degree"] == 1);
-  const json again =
-      check_json({nano(), intent(), "--hardware", "1xH100", "--from", "v3", "--to", "v3.1"}, 0);
+  const json again = compatibility_json(
+      {nano(), intent(), "--hardware", "1xH100", "--from", "v3", "--to", "v3.1"}, 0);
   CHECK(again["findings"] == document["findings"]);
 }
 
 TEST_CASE("--target: only that stack, and what it refuses is an error") {
-  CHECK(check({nano(), "--target", "vllm"}).exit_code == 0);
-  CHECK(check({nano(), "--target", "transformers"}).exit_code == 0);
-  const json document = check_json({nano(), "--target", "llama.cpp"}, 1);
+  CHECK(compatibility({nano(), "--target", "vllm"}).exit_code == 0);
+  CHECK(compatibility({nano(), "--target", "transformers"}).exit_code == 0);
+  const json document = compatibility_json({nano(), "--target", "llama.cpp"}, 1);
   CHECK(rules(document).count("target-layout") == 1);
   CHECK(rows(document, "target", "vllm").empty());
   for (const json& finding : document["findings"]) {
@@ -130,12 +120,13 @@ TEST_CASE("--target: only that stack, and what it refuses is an error") {
     CHECK(has(finding["fix"], "deepseek-convert weights"));
   }
   // Ignored, selected, known: as every other finding.
-  CHECK(check({nano(), "--target", "llama.cpp", "--ignore", "compatibility"}).exit_code == 0);
-  CHECK(check({nano(), "--target", "llama.cpp", "--select", "DS320"}).exit_code == 1);
+  CHECK(compatibility({nano(), "--target", "llama.cpp", "--ignore", "compatibility"}).exit_code ==
+        0);
+  CHECK(compatibility({nano(), "--target", "llama.cpp", "--select", "DS320"}).exit_code == 1);
   TempFolder folder("compatibility-cli");
   write_text(folder.root() / "known.json", document.dump());
-  CHECK(check({nano(), "--target", "llama.cpp", "--baseline",
-               (folder.root() / "known.json").string()})
+  CHECK(compatibility({nano(), "--target", "llama.cpp", "--baseline",
+                       (folder.root() / "known.json").string()})
             .exit_code == 0);
 }
 
@@ -144,19 +135,19 @@ TEST_CASE("FP8 on GPUs without it: findings, events, JUnit, SARIF") {
   const std::string model = (folder.root() / "model").string();
   sound_model().write(model);
   const std::string report = (folder.root() / "report.jsonl").string();
-  const Outcome text = check({model, "--hardware", "8xA100-80G", "--report", report});
+  const Outcome text = compatibility({model, "--hardware", "8xA100-80G", "--report", report});
   CHECK(text.exit_code == 1);
   CHECK(has(text.out, "DS350 hardware-fp8"));
   CHECK(has(text.out, "sm_80: no FP8"));
   CHECK(has(text.out, "refuses FP8"));
   CHECK(validate_report(report) == std::vector<std::string>{});
-  CHECK(check({model, "--hardware", "8xA100-80G", "--ignore", "hardware"}).exit_code == 0);
+  CHECK(compatibility({model, "--hardware", "8xA100-80G", "--ignore", "hardware"}).exit_code == 0);
 
-  const Outcome junit = check({model, "--hardware", "8xA100-80G", "--format", "junit"});
+  const Outcome junit = compatibility({model, "--hardware", "8xA100-80G", "--format", "junit"});
   CHECK(has(junit.out, "classname=\"hardware\" name=\"DS350 hardware-fp8\""));
   CHECK(has(junit.out, "<testcase classname=\"compatibility\" name=\"compatibility\"/>"));
   const json sarif =
-      json::parse(check({model, "--hardware", "8xA100-80G", "--format", "sarif"}).out);
+      json::parse(compatibility({model, "--hardware", "8xA100-80G", "--format", "sarif"}).out);
   std::set<std::string> ids;
   for (const json& result : sarif["runs"][0]["results"]) ids.insert(result["ruleId"]);
   CHECK(ids.count("DS350") == 1);
@@ -170,15 +161,15 @@ TEST_CASE("migration: open steps of V3's tokenizer and data") {
   files.respell("</think>", "<｜place▁holder▁no▁799｜>");
   files.write(folder.root() / ".");
   const std::string tokenizer = folder.root().string();
-  const json asked = check_json({tokenizer, "--from", "v3", "--to", "v3.1"}, 1);
+  const json asked = compatibility_json({tokenizer, "--from", "v3", "--to", "v3.1"}, 1);
   CHECK(rules(asked).count("migration-think-tokens") == 1);
 
   // Not asked: the migration alone fails nothing.
   const std::string data = (folder.root() / "rows.jsonl").string();
   write_text(data, R"({"text":"<｜User｜>q<｜Assistant｜>a"})");
-  const json noted = check_json({data}, 0);
+  const json noted = compatibility_json({data}, 0);
   CHECK(rules(noted) == std::set<std::string>{"migration-open"});
-  const json open = check_json({data, "--to", "v3.1"}, 1);
+  const json open = compatibility_json({data, "--to", "v3.1"}, 1);
   CHECK(rules(open) == std::set<std::string>{"migration-data-text"});
   CHECK(open["findings"][0]["line"] == 1);
 }
@@ -205,7 +196,7 @@ TEST_CASE("no error on what is shipped or shared") {
   }
   for (std::vector<std::string>& input : inputs) {
     const std::string name = input.front();
-    const Outcome outcome = check(input);
+    const Outcome outcome = compatibility(input);
     CHECK_MESSAGE(outcome.exit_code == 0, (name + "\n" + outcome.out));
   }
 }

@@ -6,7 +6,7 @@
 #include <sstream>
 
 #include "tests/core/check/model_fixture.h"
-#include "tests/support/process.h"
+#include "tests/tools/check/compatibility_fixture.h"
 
 namespace {
 
@@ -14,16 +14,6 @@ using namespace ds::test;
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-Outcome check(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), "--compatibility");
-  return run_program("deepseek-check", arguments);
-}
-json check_json(std::vector<std::string> arguments, int exit_code) {
-  arguments.insert(arguments.end(), {"--format", "json"});
-  const Outcome outcome = check(arguments);
-  REQUIRE_MESSAGE(outcome.exit_code == exit_code, (outcome.err + outcome.out));
-  return json::parse(outcome.out);
-}
 void convert(std::vector<std::string> arguments) {
   arguments.emplace_back("--quiet");
   const Outcome outcome = run_program("deepseek-convert", arguments);
@@ -33,12 +23,12 @@ std::string nano() { return (source_dir() / "examples" / "nano-v3").string(); }
 
 void expect_taken(std::vector<std::string> arguments, const char* target) {
   arguments.insert(arguments.end(), {"--target", target});
-  const Outcome outcome = check(arguments);
+  const Outcome outcome = compatibility(arguments);
   CHECK_MESSAGE(outcome.exit_code == 0, (outcome.err + outcome.out));
 }
 // The fix of the one finding on the layout.
 std::string fix_of(const std::string& path, const char* target) {
-  const json document = check_json({path, "--target", target}, 1);
+  const json document = compatibility_json({path, "--target", target}, 1);
   std::string fix;
   for (const json& finding : document["findings"]) {
     if (finding["name"] == "target-layout") fix = finding["fix"];
@@ -90,14 +80,14 @@ TEST_CASE("GGUF files of examples/nano-v3: llama.cpp takes each, the fix leads t
          {{"IN", file}, {"HF", hf}, {"OUT", shards}, {"N", "2"}});
   expect_taken({shards}, "deepseek-inference");
   // Without a target: notes, and a report of every kind.
-  const json all = check_json({file, "--hardware", "2xH100"}, 0);
+  const json all = compatibility_json({file, "--hardware", "2xH100"}, 0);
   CHECK(all["summary"]["errors"] == 0);
   const json& fit = all["compatibility"]["fit"][0];
   CHECK(fit["fits"] == true);
   CHECK(fit["weights_bytes"].get<std::uint64_t>() < fs::file_size(file));
   CHECK(fit["tensor_parallel"].empty());
   for (const char* format : {"text", "junit", "sarif"}) {
-    CHECK(check({file, "--format", format}).exit_code == 0);
+    CHECK(compatibility({file, "--format", format}).exit_code == 0);
   }
 }
 
@@ -113,18 +103,18 @@ TEST_CASE("inference shards of examples/nano-v3: the demo takes them, the fix le
   CHECK(fix_of(shards, "sglang") == "deepseek-convert weights IN OUT --to hf");
   expect_taken({hf}, "sglang");
   // Named as the model, it is no checkpoint.
-  const json named = check_json({"--model", shards, "--target", "deepseek-inference"}, 0);
+  const json named = compatibility_json({"--model", shards, "--target", "deepseek-inference"}, 0);
   CHECK(named["targets"][0]["kind"] == "inference");
 
-  const json fits = check_json({shards, "--hardware", "2xH100"}, 0);
+  const json fits = compatibility_json({shards, "--hardware", "2xH100"}, 0);
   CHECK(fits["compatibility"]["fit"][0]["smallest_count"] == 2);
-  const json fewer = check_json({shards, "--hardware", "1xH100"}, 0);
+  const json fewer = compatibility_json({shards, "--hardware", "1xH100"}, 0);
   bool warned = false;
   for (const json& finding : fewer["findings"]) {
     warned = warned || (finding["rule"] == "DS338" && finding["severity"] == "warning");
   }
   CHECK(warned);
-  CHECK(check({shards, "--hardware", "1xH100", "--fail_on", "warning"}).exit_code == 1);
+  CHECK(compatibility({shards, "--hardware", "1xH100", "--fail_on", "warning"}).exit_code == 1);
 }
 
 TEST_CASE("GGUF adapters of the shared ones, beside the GGUF model they are for") {
@@ -139,8 +129,8 @@ TEST_CASE("GGUF adapters of the shared ones, beside the GGUF model they are for"
   const auto beside = [&](const char* mla) {
     convert({"weights", model, file, "--to", "gguf", "--mla", mla, "--force"});
     // These models come without a tokenizer, which llama.cpp does not load (the converter says so).
-    return check({"--model", file, "--adapter", adapter, "--target", "llama.cpp", "--ignore",
-                  "target-tokenizer"});
+    return compatibility({"--model", file, "--adapter", adapter, "--target", "llama.cpp",
+                          "--ignore", "target-tokenizer"});
   };
   for (const char* name : {"all", "patterns", "rslora"}) {
     CAPTURE(std::string(name));
@@ -148,7 +138,8 @@ TEST_CASE("GGUF adapters of the shared ones, beside the GGUF model they are for"
     convert({"adapter", source, adapter, "--to", "gguf_lora", "--model", model, "--force"});
     const Outcome taken = beside("split");
     CHECK_MESSAGE(taken.exit_code == 0, taken.out);
-    CHECK(check({"--model", model, "--adapter", adapter, "--target", "peft"}).exit_code == 1);
+    CHECK(compatibility({"--model", model, "--adapter", adapter, "--target", "peft"}).exit_code ==
+          1);
   }
   // kv_b is adapted in `all`: the model must have it split as well.
   const std::string all = (shared_dir() / "goldens" / "tiny-v3" / "lora" / "all").string();
