@@ -21,7 +21,7 @@ constexpr std::int64_t kLargestCount = 1'000'000;
 
 // H800's memory: a published trace of deepseek-ai/profile-data.
 constexpr const char* kModel = "the maker's data sheet; ai-dynamo/aiconfigurator systems";
-constexpr const char* kSheet = "the maker's data sheet";
+constexpr const char* kSheet = "the maker's data sheet, as remembered";
 constexpr const char* kE4M3 = "E4M3";
 
 // name, label, memory, capability, bandwidth, BF16, FP8, form of FP8, source
