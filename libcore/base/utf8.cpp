@@ -1,6 +1,7 @@
 #include "libcore/base/utf8.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace ds {
@@ -41,10 +42,13 @@ Step step(const unsigned char* text, std::size_t size) {
 // Number of leading ASCII bytes.
 std::size_t ascii_run(const unsigned char* text, std::size_t size) {
   std::size_t i = 0;
-  for (; i + 8 <= size; i += 8) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, text + i, 8);
-    if ((word & 0x8080808080808080u) != 0) break;
+  constexpr std::size_t kWords = 8;
+  for (; i + 8 * kWords <= size; i += 8 * kWords) {
+    std::array<std::uint64_t, kWords> words{};
+    std::memcpy(words.data(), text + i, sizeof words);
+    std::uint64_t all = 0;
+    for (const std::uint64_t word : words) all |= word;
+    if ((all & 0x8080808080808080u) != 0) break;
   }
   while (i < size && text[i] < 0x80) ++i;
   return i;

@@ -87,7 +87,7 @@ class AdapterCheck {
                   const std::string& expected = "") {
     alike_.add(rule, kind, found, expected, [&] {
       return Finding{.file = path(kWeightsName),
-                     .tensor = tensor.name,
+                     .tensor = std::string(tensor.name),
                      .message = fmt::format("{}: tensor {} {}", path(kWeightsName),
                                             quote_text(tensor.name), what)};
     });
@@ -266,16 +266,16 @@ class AdapterCheck {
       parts.embedding = parts.embedding || key.embedding;
     }
     if (!unprefixed.empty()) {
-      findings_.add(
-          "key-prefix",
-          {.file = path(kWeightsName),
-           .tensor = unprefixed.front()->name,
-           .message = fmt::format("{}: {} of {} keys begin otherwise than with "
-                                  "\"base_model.model.model.\" (\"{}\")",
-                                  path(kWeightsName), unprefixed.size(), file_->tensors().size(),
-                                  unprefixed.front()->name),
-           .found = unprefixed.front()->name.substr(0, unprefixed.front()->name.find("layers.")),
-           .expected = "base_model.model.model."});
+      findings_.add("key-prefix",
+                    {.file = path(kWeightsName),
+                     .tensor = std::string(unprefixed.front()->name),
+                     .message = fmt::format("{}: {} of {} keys begin otherwise than with "
+                                            "\"base_model.model.model.\" (\"{}\")",
+                                            path(kWeightsName), unprefixed.size(),
+                                            file_->tensors().size(), unprefixed.front()->name),
+                     .found = std::string(unprefixed.front()->name.substr(
+                         0, unprefixed.front()->name.find("layers."))),
+                     .expected = "base_model.model.model."});
     }
   }
 
@@ -454,7 +454,7 @@ class AdapterCheck {
     if (kv_b != nullptr) {
       findings_.add("absorbed-kv-b",
                     {.file = path(kWeightsName),
-                     .tensor = kv_b->name,
+                     .tensor = std::string(kv_b->name),
                      .message = fmt::format("{}: kv_b_proj is adapted", path(kWeightsName))});
     }
     const auto note = [&](const char* rule, const char* key, const std::string& what) {
@@ -520,7 +520,7 @@ class AdapterCheck {
     const bool whole = zero.size() == all;
     findings_.add(whole ? "adapter-untrained" : "partly-untrained",
                   {.file = path(kWeightsName),
-                   .tensor = zero.front()->name,
+                   .tensor = std::string(zero.front()->name),
                    .message = fmt::format("{}: {} of {} lora_B are zero", path(kWeightsName),
                                           zero.size(), all),
                    .found = std::to_string(zero.size())});

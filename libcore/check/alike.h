@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -18,9 +19,9 @@ class Alike {
   // `make` gives the finding and is only called where it may be reported. `kind`: what the members
   // have in common, in words or as a name pattern.
   template <class Make>
-  void add(const char* rule, const std::string& kind, const std::string& found,
-           const std::string& expected, Make&& make) {
-    Group& group = groups_[{rule, kind, found, expected}];
+  void add(const char* rule, std::string_view kind, std::string_view found,
+           std::string_view expected, Make&& make) {
+    Group& group = groups_[{rule, std::string(kind), std::string(found), std::string(expected)}];
     if (++group.count > kShown) return;
     Finding finding = make();
     finding.found = found;

@@ -63,7 +63,7 @@ class ArchitectureCheck {
                      const TensorSurvey::Place& place) { present += place.weight >= 0 ? 1 : 0; });
     if (present >= survey_.unknown().size() || survey_.unknown().empty()) return false;
     for (const std::int32_t entry : survey_.unknown()) {
-      const std::string& name = survey_.tensor(entry).name;
+      const std::string name(survey_.tensor(entry).name);
       const std::size_t at = name.find("layers.");
       if (at == std::string::npos) continue;
       const std::string prefix = name.substr(0, at);
@@ -105,11 +105,10 @@ class ArchitectureCheck {
     alike_.flush(findings_);
   }
 
-  void add_missing(bool mtp, const std::string& kind, std::int64_t layer, std::int64_t expert,
-                   const std::string& stem) {
-    alike_.add(mtp ? "mtp-incomplete" : "missing-tensor", kind, "", "", [&] {
+  void add_missing(bool mtp, const TensorSlot& slot, std::int64_t layer, std::int64_t expert) {
+    alike_.add(mtp ? "mtp-incomplete" : "missing-tensor", slot.kind, "", "", [&] {
       const std::string folder = target_.folder().string();
-      const std::string name = join_name(layer, expert, stem);
+      const std::string name = join_name(layer, expert, slot.stem);
       return Finding{.file = folder,
                      .tensor = name,
                      .message = fmt::format("{}: tensor \"{}\"{} is missing", folder, name,
@@ -137,26 +136,24 @@ class ArchitectureCheck {
     for (std::size_t i = 0; i < plan.slots.size(); ++i) {
       const TensorSlot& slot = plan.slots[i];
       if (slot.required && state(l, -1, slot, survey_.layer(l)[i]) == State::kAbsent) {
-        add_missing(mtp, slot.stem, l, -1, slot.stem);
+        add_missing(mtp, slot, l, -1);
       }
     }
     if (!plan.moe) return;
     std::vector<std::int64_t> gone;
     for (std::int64_t e = 0; e < expected_.experts(); ++e) {
-      std::vector<std::string> absent;
+      std::vector<const TensorSlot*> absent;
       const auto& slots = expected_.expert().slots;
       for (std::size_t i = 0; i < slots.size(); ++i) {
         if (state(l, e, slots[i], survey_.expert(l, e)[i]) == State::kAbsent) {
-          absent.push_back(slots[i].stem);
+          absent.push_back(&slots[i]);
         }
       }
       if (absent.size() == slots.size()) {
         gone.push_back(e);
         continue;
       }
-      for (const std::string& stem : absent) {
-        add_missing(mtp, kind_of(e, stem), l, e, stem);
-      }
+      for (const TensorSlot* slot : absent) add_missing(mtp, *slot, l, e);
     }
     if (gone.empty() || fused_in(l)) return;
     const std::string first = fmt::format("model.layers.{}.mlp.experts.{}", l, gone.front());
@@ -201,28 +198,24 @@ class ArchitectureCheck {
   }
 
   void shapes() {
-    survey_.each([&](std::int64_t, std::int64_t expert, const TensorSlot& slot,
-                     const TensorSurvey::Place& place) {
-      if (place.weight < 0) return;
-      const TensorInfo& tensor = survey_.tensor(place.weight);
-      if (tensor.shape == slot.shape) return;
-      const std::string found = shape_text(tensor.shape);
-      const std::string expected = shape_text(slot.shape);
-      alike_.add("wrong-shape", kind_of(expert, slot.stem), found, expected, [&] {
-        return about(place.weight,
-                     fmt::format("has shape {}, config.json demands {}", found, expected));
-      });
-    });
+    survey_.each(
+        [&](std::int64_t, std::int64_t, const TensorSlot& slot, const TensorSurvey::Place& place) {
+          if (place.weight < 0) return;
+          const TensorInfo& tensor = survey_.tensor(place.weight);
+          if (tensor.shape == slot.shape) return;
+          const std::string found = shape_text(tensor.shape);
+          const std::string expected = shape_text(slot.shape);
+          alike_.add("wrong-shape", slot.kind, found, expected, [&] {
+            return about(place.weight,
+                         fmt::format("has shape {}, config.json demands {}", found, expected));
+          });
+        });
     alike_.flush(findings_);
-  }
-
-  static std::string kind_of(std::int64_t expert, const std::string& stem) {
-    return (expert >= 0 ? "mlp.experts.*." : "") + stem;
   }
 
   // A finding that says `what` of an entry.
   Finding about(std::int32_t entry, const std::string& what) const {
-    const std::string& name = survey_.tensor(entry).name;
+    const std::string name(survey_.tensor(entry).name);
     return {
         .file = survey_.file(entry),
         .tensor = name,
@@ -342,7 +335,7 @@ class ArchitectureCheck {
 
   void unknown() {
     for (const std::int32_t entry : survey_.unknown()) {
-      const std::string& name = survey_.tensor(entry).name;
+      const std::string name(survey_.tensor(entry).name);
       const char* rule = unknown_rule(name);
       if (rule == nullptr) continue;
       const bool beyond = std::string_view(rule).ends_with("-beyond-config");

@@ -55,15 +55,16 @@ std::vector<TensorStats> read_all(const TensorSurvey& survey, const DeepOptions&
   for (const std::size_t entry : order) {
     const auto& [file, tensor] = survey.entries()[entry];
     for (std::uint64_t at = tensor->begin; at < tensor->end; at += kStretchBytes) {
-      stretches.push_back({&file->file(), at, std::min(tensor->end, at + kStretchBytes)});
+      stretches.push_back({&file->path(), at, std::min(tensor->end, at + kStretchBytes)});
       owner.push_back(entry);
     }
   }
   std::vector<TensorStats> parts(stretches.size());
   read_stretches(stretches, options, [&](std::size_t i, std::span<const std::byte> bytes) {
     const DType dtype = survey.entries()[owner[i]].tensor->dtype;
-    parts[i] = scan(dtype, bytes);
-    if (dtype == DType::kF32 && is_scale[owner[i]]) scan_scales(bytes, parts[i]);
+    TensorStats piece = scan(dtype, bytes);
+    if (dtype == DType::kF32 && is_scale[owner[i]]) scan_scales(bytes, piece);
+    append(parts[i], piece);
   });
   std::vector<TensorStats> stats(survey.entries().size());
   for (std::size_t i = 0; i < stretches.size(); ++i) append(stats[owner[i]], parts[i]);
@@ -83,9 +84,9 @@ class DataCheck {
 
   void run() {
     for (const std::int32_t entry : survey_.unknown()) finite(entry, "");
-    survey_.each([&](std::int64_t layer, std::int64_t expert, const TensorSlot& slot,
+    survey_.each([&](std::int64_t layer, std::int64_t, const TensorSlot& slot,
                      const TensorSurvey::Place& place) {
-      const std::string kind = (expert >= 0 ? "mlp.experts.*." : "") + slot.stem;
+      const std::string& kind = slot.kind;
       if (place.scale >= 0) scale(place.scale, kind);
       if (place.weight >= 0) weight(layer, kind, slot, place);
     });
@@ -110,7 +111,7 @@ class DataCheck {
     return stats_[static_cast<std::size_t>(entry)];
   }
   Finding about(std::int32_t entry, const std::string& what) const {
-    const std::string& name = survey_.tensor(entry).name;
+    const std::string name(survey_.tensor(entry).name);
     return {
         .file = survey_.file(entry),
         .tensor = name,
@@ -243,7 +244,7 @@ class DataCheck {
   void identical() {
     for (const auto& [digest, entries] : digests_) {
       if (entries.size() < 2) continue;
-      const std::string& first = survey_.tensor(entries.front()).name;
+      const std::string first(survey_.tensor(entries.front()).name);
       for (std::size_t i = 1; i < entries.size(); ++i) {
         add("identical-tensors", first, entries[i],
             fmt::format("has the same bytes as {}", quote_text(first)));

@@ -16,8 +16,8 @@ struct DeepOptions {
   std::function<void(std::uint64_t, std::uint64_t)> progress;
 };
 
-// Every tensor once, by all threads, in bounded memory: pages that were read are dropped. Throws
-// Error(kInterrupted) when a stop was asked for.
+// Every tensor once, by all threads, in bounded memory. Throws what
+// read_stretches does, also Error(kInterrupted) when a stop was asked for.
 void check_data(const CheckpointTarget& target, const TensorSurvey& survey,
                 const DeepOptions& options, Findings& findings);
 // The same for one file: whether its values are finite.

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <mutex>
 #include <system_error>
+
+#include "libcore/base/ranges.h"
 
 namespace ds::check {
 namespace {
@@ -15,7 +18,8 @@ constexpr std::string_view kScaleEnding = "_scale_inv";
 
 void add(LayerPlan& plan, std::string stem, std::vector<std::int64_t> shape,
          TensorRole role = TensorRole::kMatrix, bool required = true) {
-  plan.slots.push_back({std::move(stem), std::move(shape), role, required});
+  std::string kind = stem;
+  plan.slots.push_back({std::move(stem), std::move(kind), std::move(shape), role, required});
 }
 
 void sort(LayerPlan& plan) {
@@ -102,6 +106,7 @@ ExpectedTensors::ExpectedTensors(const ModelConfig& config)
             c.hidden_size);
   }
   add_mlp(expert_, "", c.moe_intermediate_size, c.hidden_size);
+  for (TensorSlot& slot : expert_.slots) slot.kind = "mlp.experts.*." + slot.stem;
   mtp_ = c.is_moe_layer(layers_) ? moe_ : dense_;
   add(mtp_, "eh_proj.weight", {c.hidden_size, 2 * c.hidden_size}, TensorRole::kMtp);
   for (const char* norm : {"enorm.weight", "hnorm.weight", "shared_head.norm.weight"}) {
@@ -161,32 +166,41 @@ TensorSurvey::TensorSurvey(const ExpectedTensors& expected,
     }
   }
   places_.resize(size);
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    const TensorName name = split_name(entries[i].tensor->name);
-    std::size_t at = size;  // none
-    if (name.layer < expected.layers()) {
-      const LayerPlan& plan = name.layer < 0 ? expected.outside() : expected.layer(name.layer);
-      if (name.expert < 0) {
-        const int slot = plan.find(name.stem);
-        if (slot >= 0) {
-          at = begin_[static_cast<std::size_t>(name.layer + 1)] + static_cast<std::size_t>(slot);
-        }
-      } else if (plan.moe && name.expert < expected.experts()) {
-        const int slot = expected.expert().find(name.stem);
-        if (slot >= 0) {
-          at = expert_begin_[static_cast<std::size_t>(name.layer)] +
-               static_cast<std::size_t>(name.expert) * expected.expert().slots.size() +
-               static_cast<std::size_t>(slot);
-        }
+  std::mutex collecting;
+  // Names are there once, so no two entries write to the same place.
+  for_ranges(entries.size(), kNamesPerThread, [&](std::size_t begin, std::size_t end) {
+    std::vector<std::int32_t> unknown;
+    for (std::size_t i = begin; i < end; ++i) {
+      const TensorName name = split_name(entries[i].tensor->name);
+      const auto number = static_cast<std::int32_t>(i);
+      const std::size_t at = place_of(name);
+      if (at == places_.size()) {
+        unknown.push_back(number);
+      } else {
+        (name.scale ? places_[at].scale : places_[at].weight) = number;
       }
     }
-    const auto number = static_cast<std::int32_t>(i);
-    if (at == size) {
-      unknown_.push_back(number);
-    } else {
-      (name.scale ? places_[at].scale : places_[at].weight) = number;
-    }
+    const std::lock_guard<std::mutex> lock(collecting);
+    unknown_.insert(unknown_.end(), unknown.begin(), unknown.end());
+  });
+  std::sort(unknown_.begin(), unknown_.end());
+}
+
+std::size_t TensorSurvey::place_of(const TensorName& name) const {
+  const std::size_t none = places_.size();
+  if (name.layer >= expected_.layers()) return none;
+  const LayerPlan& plan = name.layer < 0 ? expected_.outside() : expected_.layer(name.layer);
+  if (name.expert < 0) {
+    const int slot = plan.find(name.stem);
+    if (slot < 0) return none;
+    return begin_[static_cast<std::size_t>(name.layer + 1)] + static_cast<std::size_t>(slot);
   }
+  if (!plan.moe || name.expert >= expected_.experts()) return none;
+  const int slot = expected_.expert().find(name.stem);
+  if (slot < 0) return none;
+  return expert_begin_[static_cast<std::size_t>(name.layer)] +
+         static_cast<std::size_t>(name.expert) * expected_.expert().slots.size() +
+         static_cast<std::size_t>(slot);
 }
 
 }  // namespace ds::check

@@ -25,6 +25,7 @@ enum class TensorRole {
 // One tensor of a layer, or outside of the layers.
 struct TensorSlot {
   std::string stem;  // "self_attn.o_proj.weight"; outside of the layers the whole name
+  std::string kind;  // what findings are grouped by: the stem, "mlp.experts.*." before an expert's
   std::vector<std::int64_t> shape;
   TensorRole role = TensorRole::kMatrix;
   bool required = true;  // copies of the embedding and the head in a prediction layer are not
@@ -68,12 +69,15 @@ struct TensorName {
   bool scale = false;        // it ended in _scale_inv
 };
 TensorName split_name(std::string_view name);
+// Names that are worth a thread of their own.
+inline constexpr std::size_t kNamesPerThread = 8192;
 std::string join_name(std::int64_t layer, std::int64_t expert, std::string_view stem);
 
-// Each expected tensor with what the checkpoint has for it; made in one pass over the entries.
+// Each expected tensor with what the checkpoint has for it; made in one pass over the entries by
+// all CPUs.
 class TensorSurvey {
  public:
-  // `entries` must outlive the survey.
+  // `expected` and `entries` must outlive the survey.
   TensorSurvey(const ExpectedTensors& expected, const std::vector<Checkpoint::Entry>& entries);
 
   struct Place {
@@ -118,6 +122,7 @@ class TensorSurvey {
   }
 
  private:
+  std::size_t place_of(const TensorName& name) const;  // in places_, its size for none
   const ExpectedTensors& expected_;
   const std::vector<Checkpoint::Entry>& entries_;
   std::vector<Place> places_;

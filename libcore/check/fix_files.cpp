@@ -89,7 +89,8 @@ class IndexPlan {
     if (!fs::exists(path, ignored)) return;
     before = "an index that cannot be read";
     try {
-      old_ = parse_shard_index(read_file(path), path.string());
+      old_text_ = read_file(path);
+      old_ = parse_shard_index(old_text_, path.string());
       before = fmt::format("{} tensors in {} files, {}", old_->items.size(), old_->files.size(),
                            old_->total_size ? fmt::format("total_size {}", *old_->total_size)
                                             : std::string("no total_size"));
@@ -138,11 +139,13 @@ class IndexPlan {
   bool map_tensors() {
     std::map<std::string, std::vector<std::size_t>> holders;
     for (std::size_t i = 0; i < files_.size(); ++i) {
-      for (const TensorInfo& tensor : files_[i]->tensors()) holders[tensor.name].push_back(i);
+      for (const TensorInfo& tensor : files_[i]->tensors())
+        holders[std::string(tensor.name)].push_back(i);
     }
     std::map<std::string, std::string> said;
     if (old_) {
-      for (const ShardIndex::Item& item : old_->items) said[item.tensor] = old_->files[item.file];
+      for (const ShardIndex::Item& item : old_->items)
+        said[std::string(item.tensor)] = old_->files[item.file];
     }
     for (const auto& [tensor, file] : said) {
       if (holders.count(tensor) > 0) continue;
@@ -170,6 +173,7 @@ class IndexPlan {
   }
 
   fs::path folder_;
+  std::string old_text_;  // old_ lies in it
   std::optional<ShardIndex> old_;
   json old_metadata_;
   std::vector<std::string> names_;

@@ -58,16 +58,17 @@ std::vector<TensorStats> read_gguf(const GgufTarget& target, const DeepOptions& 
     const GgufTensor& tensor = *entries[i].tensor;
     const bool q80 = tensor.is(GgmlType::kQ80);
     if (!q80 && !dtype_of(tensor)) continue;
-    const std::size_t piece = q80 ? kStretchBytes / kQ80Block * kQ80Block : kStretchBytes;
+    const std::size_t unit = q80 ? kQ80Block : 8;
+    const std::size_t piece = kStretchBytes / unit * unit;
     for (std::uint64_t at = tensor.begin; at < tensor.end; at += piece) {
-      stretches.push_back({&entries[i].file->file(), at, std::min(tensor.end, at + piece)});
+      stretches.push_back({&entries[i].file->path(), at, std::min(tensor.end, at + piece), unit});
       owner.push_back(i);
     }
   }
   std::vector<TensorStats> parts(stretches.size());
   read_stretches(stretches, options, [&](std::size_t i, std::span<const std::byte> bytes) {
     const auto dtype = dtype_of(*entries[owner[i]].tensor);
-    parts[i] = dtype ? scan(*dtype, bytes) : scan_q80(bytes);
+    append(parts[i], dtype ? scan(*dtype, bytes) : scan_q80(bytes));
   });
   std::vector<TensorStats> stats(entries.size());
   for (std::size_t i = 0; i < stretches.size(); ++i) append(stats[owner[i]], parts[i]);

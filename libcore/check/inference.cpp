@@ -80,7 +80,7 @@ class InferenceCheck {
   std::string file(std::int64_t rank) const { return shard(rank).path().string(); }
   Finding about(const Part& part, const std::string& what) const {
     return {.file = file(part.rank),
-            .tensor = part.tensor->name,
+            .tensor = std::string(part.tensor->name),
             .message = fmt::format("{}: tensor {} {}", file(part.rank),
                                    quote_text(part.tensor->name), what)};
   }
@@ -104,7 +104,7 @@ class InferenceCheck {
           });
           continue;
         }
-        Tensor& entry = tensors_[tensor.name];
+        Tensor& entry = tensors_[std::string(tensor.name)];
         entry.hf = *hf;
         entry.parts.push_back({rank, &tensor});
       }
@@ -199,7 +199,7 @@ class InferenceCheck {
   }
 
   void one_scale(const Part& part, const TensorInfo& scale, const InferenceName& hf) {
-    const Shape& shape = part.tensor->shape;
+    const ShapeView shape = part.tensor->shape;
     if (shape.size() != 2) return;
     const Shape needed{(shape[0] + kBlock - 1) / kBlock, (shape[1] + kBlock - 1) / kBlock};
     const bool exponents = scale.dtype == DType::kF8E8M0 || scale.dtype == DType::kU8;

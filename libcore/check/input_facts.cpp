@@ -291,7 +291,7 @@ void read_inference(const fs::path& folder, InputFacts& facts, Findings& finding
       const auto name = to_hf_name(tensor.name);
       if (!name) continue;
       const bool copy = name->split == InferenceSplit::kReplicated;
-      if (copy && !copied.insert(tensor.name).second) continue;
+      if (copy && !copied.emplace(tensor.name).second) continue;
       reader.add(*shard, tensor, name->name);
     }
     facts.inference.largest_shard = std::max(facts.inference.largest_shard, bytes);

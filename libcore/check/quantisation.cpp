@@ -69,18 +69,18 @@ class QuantisationCheck {
   };
 
   Finding about(std::int32_t entry, const std::string& what) const {
-    const std::string& name = survey_.tensor(entry).name;
+    const std::string name(survey_.tensor(entry).name);
     return {
         .file = survey_.file(entry),
         .tensor = name,
         .message = fmt::format("{}: tensor {} {}", survey_.file(entry), quote_text(name), what)};
   }
-  static std::string kind_of(std::int64_t expert, const std::string& stem) {
-    return (expert >= 0 ? "mlp.experts.*." : "") + stem;
+  static std::string scale_name(const TensorInfo& weight) {
+    return std::string(weight.name) + "_scale_inv";
   }
 
   // Whether modules_to_not_convert names the module of `tensor`.
-  bool excluded(const std::string& tensor) {
+  bool excluded(std::string_view tensor) {
     bool any = false;
     for (Exclusion& entry : excluded_) {
       if (tensor.find(entry.text) == std::string::npos) continue;
@@ -97,8 +97,8 @@ class QuantisationCheck {
       return;
     }
     const TensorInfo& weight = survey_.tensor(place.weight);
-    const std::string kind = kind_of(expert, slot.stem);
-    const std::string dtype(kernels::dtype_name(weight.dtype));
+    const std::string& kind = slot.kind;
+    const std::string_view dtype = kernels::dtype_name(weight.dtype);
     if (is_other_fp8(weight.dtype)) {
       alike_.add("fp8-format", kind, dtype, "F8_E4M3", [&] {
         return about(place.weight, fmt::format("is {}, needed is F8_E4M3", dtype));
@@ -119,8 +119,8 @@ class QuantisationCheck {
     }
     // What must not be FP8 at all needs no scale.
     if (is_e4m3(weight.dtype) && slot.role == TensorRole::kMatrix && place.scale < 0 &&
-        !target_.unreadable(weight.name + "_scale_inv")) {
-      alike_.add("fp8-without-scale", kind, "no scale", weight.name + "_scale_inv", [&] {
+        !target_.unreadable(scale_name(weight))) {
+      alike_.add("fp8-without-scale", kind, "no scale", scale_name(weight), [&] {
         return about(place.weight,
                      fmt::format("is FP8 and has no scale \"{}_scale_inv\"", weight.name));
       });
@@ -132,14 +132,14 @@ class QuantisationCheck {
                    std::int32_t entry) {
     const std::string weight = join_name(layer, expert, slot.stem);
     if (target_.unreadable(weight)) return;
-    alike_.add("scale-without-weight", kind_of(expert, slot.stem), "", "", [&] {
+    alike_.add("scale-without-weight", slot.kind, "", "", [&] {
       return about(entry, fmt::format("is the scale of \"{}\", which is absent", weight));
     });
   }
 
   void scale(const std::string& kind, const TensorInfo& weight, std::int32_t entry) {
     const TensorInfo& scale = survey_.tensor(entry);
-    const std::string dtype(kernels::dtype_name(scale.dtype));
+    const std::string_view dtype = kernels::dtype_name(scale.dtype);
     if (!is_e4m3(weight.dtype) && !is_other_fp8(weight.dtype)) {
       if (!is_float(weight.dtype)) return;  // unsupported-dtype
       const std::string found(kernels::dtype_name(weight.dtype));
@@ -149,9 +149,9 @@ class QuantisationCheck {
       return;
     }
     if (weight.shape.size() == 2) {
-      const std::vector<std::int64_t> needed{(weight.shape[0] + kBlock - 1) / kBlock,
-                                             (weight.shape[1] + kBlock - 1) / kBlock};
-      if (scale.shape != needed) {
+      const std::array<std::int64_t, 2> needed{(weight.shape[0] + kBlock - 1) / kBlock,
+                                               (weight.shape[1] + kBlock - 1) / kBlock};
+      if (!std::ranges::equal(scale.shape, needed)) {
         const std::string found = shape_text(scale.shape);
         const std::string expected = shape_text(needed);
         alike_.add("scale-shape", kind, found, expected, [&] {
@@ -255,7 +255,7 @@ class QuantisationCheck {
 
   void foreign() {
     for (const std::int32_t entry : survey_.unknown()) {
-      const std::string& name = survey_.tensor(entry).name;
+      const std::string name(survey_.tensor(entry).name);
       if (!is_foreign_quantisation(name)) continue;
       const std::string ending = name.substr(name.rfind('.') + 1);
       alike_.add("foreign-quantisation", ending, ending, "weight, weight_scale_inv",

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <optional>
 
-#include "libcore/check/expected_tensors.h"
 #include "libcore/io/safetensors_header.h"
 
 namespace ds::check {
@@ -26,32 +25,40 @@ struct LayerFacts {
 
 class Reconciler {
  public:
-  Reconciler(const CheckpointTarget& target, Findings& findings)
+  Reconciler(const CheckpointTarget& target, const TensorSurvey& survey, Findings& findings)
       : target_(target), findings_(findings), config_(*target.config()) {
-    for (const Checkpoint::Entry& entry : target.entries()) {
-      const TensorName name = split_name(entry.tensor->name);
-      if (name.layer < 0 || name.layer >= kLayersLookedAt) continue;
-      const auto at = static_cast<std::size_t>(name.layer);
-      if (at >= layers_.size()) layers_.resize(at + 1);
-      LayerFacts& facts = layers_[at];
-      facts.present = true;
-      if (name.expert >= 0) continue;
-      facts.router = facts.router || name.stem == "mlp.gate.weight";
-      facts.dense = facts.dense || name.stem == "mlp.gate_proj.weight";
-      facts.predicts = facts.predicts || name.stem == "eh_proj.weight" ||
-                       name.stem == "enorm.weight" || name.stem == "hnorm.weight";
+    survey.each([this](std::int64_t layer, std::int64_t expert, const TensorSlot& slot,
+                       const TensorSurvey::Place& place) {
+      if (place.weight >= 0 || place.scale >= 0) look(layer, expert, slot.stem);
+    });
+    for (const std::int32_t entry : survey.unknown()) {
+      const TensorName name = split_name(survey.tensor(entry).name);
+      look(name.layer, name.expert, name.stem);
     }
   }
 
-  ModelConfig run() {
+  std::optional<ModelConfig> run() {
     layer_count();
     outside();
     attention();
     mlps();
-    return config_;
+    return changed_ ? std::optional(config_) : std::nullopt;
   }
 
  private:
+  void look(std::int64_t layer, std::int64_t expert, std::string_view stem) {
+    if (layer < 0 || layer >= kLayersLookedAt) return;
+    const auto at = static_cast<std::size_t>(layer);
+    if (at >= layers_.size()) layers_.resize(at + 1);
+    LayerFacts& facts = layers_[at];
+    facts.present = true;
+    if (expert >= 0) return;
+    facts.router = facts.router || stem == "mlp.gate.weight";
+    facts.dense = facts.dense || stem == "mlp.gate_proj.weight";
+    facts.predicts = facts.predicts || stem == "eh_proj.weight" || stem == "enorm.weight" ||
+                     stem == "hnorm.weight";
+  }
+
   std::string file() const { return target_.path_of("config.json"); }
 
   void contradict(const char* key, std::int64_t& value, std::int64_t implied,
@@ -65,6 +72,7 @@ class Reconciler {
                                        .found = std::to_string(value),
                                        .expected = std::to_string(implied)});
     value = implied;
+    changed_ = true;
   }
 
   // Extent `axis` of a tensor of rank `rank`; nothing when it is absent or of another rank.
@@ -131,6 +139,7 @@ class Reconciler {
                      .found = std::to_string(declared),
                      .expected = std::to_string(predicting)});
       config_.num_nextn_predict_layers = predicting;
+      changed_ = true;
     } else if (predicting > declared) {
       findings_.add(
           "mtp-undeclared",
@@ -144,6 +153,7 @@ class Reconciler {
            .found = std::to_string(declared),
            .expected = std::to_string(predicting)});
       config_.num_nextn_predict_layers = predicting;
+      changed_ = true;
     }
   }
 
@@ -176,6 +186,7 @@ class Reconciler {
                      .found = std::to_string(config_.q_lora_rank),
                      .expected = "null"});
       config_.q_lora_rank = 0;
+      changed_ = true;
     }
     from_layers("kv_lora_rank", config_.kv_lora_rank, a + "kv_a_layernorm.weight", 0, 1);
     const auto kv_a = layer_extent(a + "kv_a_proj_with_mqa.weight", 0, 2);
@@ -208,6 +219,7 @@ class Reconciler {
          .found = config_.attention_bias ? "true" : "false",
          .expected = config_.attention_bias ? "false" : "true"});
     config_.attention_bias = !config_.attention_bias;
+    changed_ = true;
   }
 
   // Three widths hang on four numbers, of which one may be wrong.
@@ -248,6 +260,7 @@ class Reconciler {
       const auto width = layer_extent("mlp.experts.0.gate_proj.weight", 0, 2);
       if (!width || !layer_extent("mlp.gate.weight", 0, 2)) return;
       config_.moe_intermediate_size = *width;
+      changed_ = true;
     }
     const auto experts = layer_extent("mlp.gate.weight", 0, 2);
     if (experts && *experts <= kMostExpertMlps / config_.num_hidden_layers) {
@@ -284,19 +297,22 @@ class Reconciler {
          .found = std::to_string(config_.first_k_dense_replace),
          .expected = std::to_string(implied)});
     config_.first_k_dense_replace = implied;
+    changed_ = true;
   }
 
   const CheckpointTarget& target_;
   Findings& findings_;
   ModelConfig config_;
+  bool changed_ = false;
   std::vector<LayerFacts> layers_;
   std::string tensor_;  // the one the last layer_extent() found
 };
 
 }  // namespace
 
-ModelConfig reconcile(const CheckpointTarget& target, Findings& findings) {
-  return Reconciler(target, findings).run();
+std::optional<ModelConfig> reconcile(const CheckpointTarget& target, const TensorSurvey& survey,
+                                     Findings& findings) {
+  return Reconciler(target, survey, findings).run();
 }
 
 }  // namespace ds::check

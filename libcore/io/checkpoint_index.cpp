@@ -3,18 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <future>
 #include <map>
 #include <set>
-#include <thread>
 #include <utility>
 
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
 #include "libcore/base/json.h"
-#include "libcore/base/system.h"
+#include "libcore/base/ranges.h"
+#include "libcore/io/shard_headers.h"
 
 namespace ds {
 namespace {
@@ -151,33 +148,6 @@ class CheckpointLoader {
     }
   }
 
-  // The headers of many shards are read by all the CPUs there are.
-  std::vector<std::future<SafetensorsFile>> open_all(const std::vector<std::string>& names,
-                                                     const std::vector<bool>& absent) const {
-    std::vector<std::promise<SafetensorsFile>> promises(names.size());
-    std::vector<std::future<SafetensorsFile>> files;
-    for (auto& promise : promises) files.push_back(promise.get_future());
-    std::atomic<std::size_t> next{0};
-    const auto work = [&] {
-      for (std::size_t i = next++; i < names.size(); i = next++) {
-        if (absent[i]) continue;
-        try {
-          promises[i].set_value(SafetensorsFile::open(folder() / names[i]));
-        } catch (...) {
-          promises[i].set_exception(std::current_exception());
-        }
-      }
-    };
-    constexpr std::size_t kShardsPerThread = 8;
-    const std::size_t threads =
-        std::min(static_cast<std::size_t>(usable_cpus()), names.size() / kShardsPerThread);
-    std::vector<std::thread> others;
-    for (std::size_t i = 1; i < threads; ++i) others.emplace_back(work);
-    work();
-    for (std::thread& other : others) other.join();
-    return files;
-  }
-
   void load_single() {
     const SafetensorsFile* file = open_file(kSingleName);
     if (file == nullptr) return;
@@ -188,12 +158,15 @@ class CheckpointLoader {
   }
 
   void load_index() {
+    ShardHeaders headers(folder(), present_);
     ShardIndex index;
     has_index_ = true;
+    MappedFile file;
     try {
-      const MappedFile file(folder() / kIndexName);
-      index = parse_shard_index({reinterpret_cast<const char*>(file.data()), file.size()},
-                                (folder() / kIndexName).string());
+      file = MappedFile(folder() / kIndexName);
+      index = parse_shard_index(
+          std::string_view(reinterpret_cast<const char*>(file.data()), file.size()),
+          (folder() / kIndexName).string());
     } catch (const Error& error) {
       if (error.code() != ExitCode::kBadInput) throw;
       describe(add(Kind::kBadIndex, true, kIndexName, ""), error);
@@ -205,40 +178,66 @@ class CheckpointLoader {
     for (std::size_t i = 0; i < index.files.size(); ++i) {
       absent[i] = !there(folder() / index.files[i]);
     }
-    std::vector<std::future<SafetensorsFile>> opened = open_all(index.files, absent);
+    headers.finish();
     for (std::size_t i = 0; i < index.files.size(); ++i) {
-      if (!absent[i]) shards[i] = adopt(index.files[i], [&] { return opened[i].get(); });
+      const std::string& name = index.files[i];
+      if (!absent[i]) shards[i] = adopt(name, [&] { return headers.take(name); });
     }
+    place(index, shards);
     std::vector<std::vector<std::string>> lost(index.files.size());
-    checkpoint_.entries_.reserve(index.items.size());
-    // The items come in name order, so each shard's tensors are met in its own name order.
-    std::vector<std::size_t> next(index.files.size(), 0);
-    const auto take = [&](const ShardIndex::Item& item) -> const TensorInfo* {
-      const auto& order = shards[item.file]->name_order();
-      const auto& tensors = shards[item.file]->tensors();
-      std::size_t& at = next[item.file];
-      while (at < order.size()) {
-        const int order_of = tensors[order[at]].name.compare(item.tensor);
-        if (order_of > 0) return nullptr;
-        const TensorInfo* tensor = &tensors[order[at++]];
-        if (order_of == 0) return tensor;
+    const auto nowhere = [](const Checkpoint::Entry& entry) { return entry.tensor == nullptr; };
+    auto& entries = checkpoint_.entries_;
+    if (std::find_if(entries.begin(), entries.end(), nowhere) != entries.end()) {
+      for (std::size_t i = 0; i < entries.size(); ++i) {
+        if (!nowhere(entries[i])) continue;
+        const ShardIndex::Item& item = index.items[i];
+        unreadable_.emplace_back(item.tensor);
+        if (shards[item.file] != nullptr || absent[item.file]) {
+          lost[item.file].emplace_back(item.tensor);
+        }
       }
-      return nullptr;
-    };
-    for (const ShardIndex::Item& item : index.items) {
-      const SafetensorsFile* shard = shards[item.file];
-      const TensorInfo* tensor = shard != nullptr ? take(item) : nullptr;
-      if (tensor != nullptr) {
-        checkpoint_.entries_.push_back({shard, tensor});
-        continue;
-      }
-      unreadable_.push_back(item.tensor);
-      if (shard != nullptr || absent[item.file]) {
-        lost[item.file].push_back(item.tensor);
-      }
+      std::erase_if(entries, nowhere);
     }
     report_lost(index, shards, absent, lost);
     report_extra(index, shards);
+  }
+
+  // An entry for each item of the index, null where its shard has no such tensor.
+  void place(const ShardIndex& index, const std::vector<const SafetensorsFile*>& shards) {
+    checkpoint_.entries_.resize(index.items.size());
+    constexpr std::size_t kItemsPerThread = 4096;
+    for_ranges(index.items.size(), kItemsPerThread, [&](std::size_t begin, std::size_t end) {
+      // The items come in name order, so each shard's tensors are met in its own name order.
+      std::vector<std::size_t> next(shards.size());
+      for (std::size_t i = 0; i < shards.size() && begin > 0; ++i) {
+        if (shards[i] != nullptr) next[i] = name_place(*shards[i], index.items[begin].tensor);
+      }
+      for (std::size_t i = begin; i < end; ++i) {
+        const ShardIndex::Item& item = index.items[i];
+        const SafetensorsFile* shard = shards[item.file];
+        if (shard == nullptr) continue;
+        const auto& order = shard->name_order();
+        const auto& tensors = shard->tensors();
+        for (std::size_t& at = next[item.file]; at < order.size();) {
+          const int order_of = tensors[order[at]].name.compare(item.tensor);
+          if (order_of > 0) break;
+          const TensorInfo* tensor = &tensors[order[at++]];
+          if (order_of < 0) continue;
+          checkpoint_.entries_[i] = {shard, tensor};
+          break;
+        }
+      }
+    });
+  }
+
+  // How many of the shard's tensors come before `name`.
+  static std::size_t name_place(const SafetensorsFile& shard, std::string_view name) {
+    const auto& order = shard.name_order();
+    const auto at = std::lower_bound(order.begin(), order.end(), name,
+                                     [&](std::uint32_t tensor, std::string_view key) {
+                                       return shard.tensors()[tensor].name < key;
+                                     });
+    return static_cast<std::size_t>(at - order.begin());
   }
 
   // A tensor of that name in any file of the folder, and the file's name.
@@ -315,10 +314,10 @@ class CheckpointLoader {
     std::uint64_t total = 0;
     for (const auto& entry : checkpoint_.entries_) total += entry.tensor->bytes();
     // Both lists are sorted by name; `placed` says where the index wants a tensor.
-    const auto placed = [&index](const std::string& tensor) -> const ShardIndex::Item* {
+    const auto placed = [&index](std::string_view tensor) -> const ShardIndex::Item* {
       const auto at = std::lower_bound(
           index.items.begin(), index.items.end(), tensor,
-          [](const ShardIndex::Item& item, const std::string& key) { return item.tensor < key; });
+          [](const ShardIndex::Item& item, std::string_view key) { return item.tensor < key; });
       return at != index.items.end() && at->tensor == tensor ? &*at : nullptr;
     };
     std::size_t in_shards = 0;
@@ -334,10 +333,10 @@ class CheckpointLoader {
         for (const TensorInfo& tensor : shards[i]->tensors()) {
           const ShardIndex::Item* item = placed(tensor.name);
           if (item == nullptr) {
-            unknown.push_back(tensor.name);
+            unknown.emplace_back(tensor.name);
           } else if (item->file != i && shards[item->file] != nullptr &&
                      shards[item->file]->find(tensor.name) != nullptr) {
-            duplicate.push_back(tensor.name);
+            duplicate.emplace_back(tensor.name);
           }
         }
         std::sort(unknown.begin(), unknown.end());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -90,19 +91,22 @@ struct CheckpointInspection {
   bool index_has_total_size = false;
 };
 
-// The parsed index file.
+// The parsed index file. Names of tensors lie in its text, or in `unescaped`.
 struct ShardIndex {
   struct Item {
-    std::string tensor;
+    std::string_view tensor;
     std::uint32_t file = 0;
   };
   std::vector<Item> items;         // sorted by tensor name
   std::vector<std::string> files;  // sorted, plain file names
   std::optional<std::uint64_t> total_size;
+  std::deque<std::string> unescaped;
 };
-// `name` is the file's name in messages. Empty or absent metadata is fine. Throws Error(kBadInput)
-// for bad JSON, no weight_map, a tensor named twice, a shard name that is no plain file name.
+// `text` must outlive the result; `name` is the file's name in messages. Empty or absent metadata
+// is fine. Throws Error(kBadInput) for bad JSON, no weight_map, a tensor named twice, a shard name
+// that is no plain file name.
 ShardIndex parse_shard_index(std::string_view text, const std::string& name);
+ShardIndex parse_shard_index(std::string&& text, const std::string& name) = delete;
 // The text of an index as transformers writes it; `files`: the file of each tensor.
 std::string shard_index_text(const std::map<std::string, std::string>& files,
                              const nlohmann::json& metadata);

@@ -4,48 +4,16 @@
 
 #include "libcore/base/format.h"
 #include "libcore/base/utf8.h"
+#include "libcore/io/json_fast.h"
 
 namespace ds {
 namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-// The first quote, backslash or control character.
-const char* plain_end(const char* at, const char* end) {
-  constexpr std::uint64_t kOnes = 0x0101010101010101u;
-  constexpr std::uint64_t kHighs = 0x8080808080808080u;
-  // A byte of (x - 1) & ~x has its high bit set where x is zero (and perhaps above such a byte,
-  // which only makes the loop below look).
-  const auto zero = [](std::uint64_t x) { return (x - kOnes) & ~x & kHighs; };
-  for (; end - at >= 8; at += 8) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, at, 8);
-    const std::uint64_t control = (word - kOnes * 0x20) & ~word & kHighs;
-    if ((zero(word ^ (kOnes * '"')) | zero(word ^ (kOnes * '\\')) | control) != 0) break;
-  }
-  while (at < end && *at != '"' && *at != '\\' && static_cast<unsigned char>(*at) >= 0x20) ++at;
-  return at;
-}
-
 }  // namespace
 
 void JsonCursor::fail(const std::string& reason) const { throw JsonSyntaxError(reason, offset()); }
-
-char JsonCursor::peek() {
-  skip_space();
-  return at_ < end_ ? *at_ : '\0';
-}
-
-bool JsonCursor::take(char c) {
-  if (at_ < end_ && *at_ == c) {
-    ++at_;
-    return true;
-  }
-  skip_space();
-  if (at_ >= end_ || *at_ != c) return false;
-  ++at_;
-  return true;
-}
 
 const char* JsonCursor::kind() {
   skip_space();
@@ -67,8 +35,7 @@ const char* JsonCursor::kind() {
   }
 }
 
-void JsonCursor::expect(char c) {
-  if (take(c)) return;
+void JsonCursor::fail_at(char c) {
   const char* found = kind();
   fail("found " + (found != nullptr ? std::string(found) : quote_text({at_, 1})) + ", '" +
        std::string(1, c) + "' is needed");
@@ -82,7 +49,7 @@ void JsonCursor::expect_end() {
 std::string_view JsonCursor::string(std::string& scratch) {
   expect('"');
   const char* first = at_;
-  at_ = plain_end(at_, end_);
+  at_ += json_plain_prefix({at_, static_cast<std::size_t>(end_ - at_)});
   if (at_ < end_ && *at_ == '"') {
     const std::string_view text(first, static_cast<std::size_t>(at_ - first));
     ++at_;
@@ -185,6 +152,11 @@ std::uint64_t JsonCursor::unsigned_integer() {
   const bool leading_zero = *at_ == '0';
   const char* first = at_;
   std::uint64_t value = 0;
+  // Eighteen digits fit, whatever they are.
+  const char* safe = end_ - at_ > 18 ? at_ + 18 : end_;
+  for (; at_ < safe && is_digit(*at_); ++at_) {
+    value = value * 10 + static_cast<std::uint64_t>(*at_ - '0');
+  }
   for (; at_ < end_ && is_digit(*at_); ++at_) {
     if (__builtin_mul_overflow(value, std::uint64_t{10}, &value) ||
         __builtin_add_overflow(value, static_cast<std::uint64_t>(*at_ - '0'), &value)) {

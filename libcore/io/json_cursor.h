@@ -27,10 +27,22 @@ class JsonCursor {
 
   std::size_t offset() const { return static_cast<std::size_t>(at_ - begin_); }
   // The next character without taking it; 0 at the end of the text.
-  char peek();
+  char peek() {
+    skip_space();
+    return at_ < end_ ? *at_ : '\0';
+  }
   // Takes `c` when it is next.
-  bool take(char c);
-  void expect(char c);
+  bool take(char c) {
+    if (at_ >= end_ || *at_ != c) {
+      skip_space();
+      if (at_ >= end_ || *at_ != c) return false;
+    }
+    ++at_;
+    return true;
+  }
+  void expect(char c) {
+    if (!take(c)) fail_at(c);
+  }
   void expect_end();
   // A string. The result lies in the text, or in `scratch` when the string has escapes.
   std::string_view string(std::string& scratch);
@@ -48,6 +60,7 @@ class JsonCursor {
   void skip_space() {
     while (at_ < end_ && (*at_ == ' ' || *at_ == '\n' || *at_ == '\r' || *at_ == '\t')) ++at_;
   }
+  [[noreturn]] void fail_at(char needed);
   void escape(std::string& out);
   std::uint32_t four_hex_digits();
   void skip_number();

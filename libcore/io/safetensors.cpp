@@ -13,33 +13,39 @@
 
 namespace ds {
 
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path, MappedFile file)
+    : path_(path),
+      file_(std::move(file)),
+      header_(std::make_unique<SafetensorsHeader>(
+          parse_safetensors_header({file_.data(), file_.size()}, path.string()))) {}
+
+SafetensorsFile::SafetensorsFile() : header_(std::make_unique<SafetensorsHeader>()) {}
+SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
+SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
+SafetensorsFile::~SafetensorsFile() = default;
+
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
-  SafetensorsFile file;
-  file.path_ = path;
-  file.file_ = MappedFile(path);
-  SafetensorsHeader header =
-      parse_safetensors_header({file.file_.data(), file.file_.size()}, path.string());
-  file.tensors_ = std::move(header.tensors);
-  file.by_name_ = std::move(header.by_name);
-  file.metadata_ = std::move(header.metadata);
-  return file;
+  return {path, MappedFile(path)};
+}
+
+const std::vector<TensorInfo>& SafetensorsFile::tensors() const { return header_->tensors; }
+const std::vector<std::uint32_t>& SafetensorsFile::name_order() const { return header_->by_name; }
+const std::map<std::string, std::string>& SafetensorsFile::metadata() const {
+  return header_->metadata;
 }
 
 const TensorInfo* SafetensorsFile::find(std::string_view name) const {
+  const auto& order = header_->by_name;
+  const auto& tensors = header_->tensors;
   const auto at = std::lower_bound(
-      by_name_.begin(), by_name_.end(), name,
-      [this](std::uint32_t index, std::string_view key) { return tensors_[index].name < key; });
-  if (at == by_name_.end() || tensors_[*at].name != name) return nullptr;
-  return &tensors_[*at];
+      order.begin(), order.end(), name,
+      [&](std::uint32_t index, std::string_view key) { return tensors[index].name < key; });
+  if (at == order.end() || tensors[*at].name != name) return nullptr;
+  return &tensors[*at];
 }
 
 const std::byte* SafetensorsFile::data(const TensorInfo& tensor) const {
   return file_.data() + tensor.begin;
-}
-
-bool SafetensorsFile::aligned(const TensorInfo& tensor) const {
-  const auto bits = static_cast<std::uint64_t>(kernels::dtype_bits(tensor.dtype));
-  return bits < 8 || tensor.begin % (bits / 8) == 0;  // the mapping itself is page-aligned
 }
 
 ConstView SafetensorsFile::view(const TensorInfo& tensor) const {

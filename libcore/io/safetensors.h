@@ -2,11 +2,13 @@
 // reference library's (reference/formats.md section 1).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,16 +24,31 @@ using kernels::DType;
 // Largest header that is read or written (the reference's MAX_HEADER_SIZE).
 inline constexpr std::uint64_t kLargestSafetensorsHeader = 100'000'000;
 
-// One entry of a header. Offsets are relative to the file's first byte and were checked to lie in
-// it.
+// The extents of a tensor, outermost first; equal when they have the same values.
+class ShapeView : public std::span<const std::int64_t> {
+ public:
+  using std::span<const std::int64_t>::span;
+  // NOLINTNEXTLINE(google-explicit-constructor): as of a span
+  ShapeView(std::span<const std::int64_t> extents) : span(extents) {}
+  std::vector<std::int64_t> copy() const { return {begin(), end()}; }
+  friend bool operator==(const ShapeView& a, const ShapeView& b) {
+    return std::ranges::equal(a, b);
+  }
+};
+
+// One entry of a header; name and shape lie in what was read (SafetensorsFile, SafetensorsHeader)
+// and are valid as long as it lives. Offsets are relative to the file's first byte and were checked
+// to lie in it.
 struct TensorInfo {
-  std::string name;
+  std::string_view name;
   DType dtype = DType::kF32;
-  std::vector<std::int64_t> shape;
+  ShapeView shape;
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
   std::uint64_t bytes() const { return end - begin; }
 };
+
+struct SafetensorsHeader;
 
 // A mapped, validated safetensors file. Opening reads the header only; every rule of
 // reference/formats.md section 1 is checked before anything is allocated by its say. Throws
@@ -41,28 +58,34 @@ struct TensorInfo {
 class SafetensorsFile {
  public:
   static SafetensorsFile open(const std::filesystem::path& path);
+  SafetensorsFile();  // without tensors
+  SafetensorsFile(SafetensorsFile&&) noexcept;
+  SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
+  ~SafetensorsFile();
 
   const std::filesystem::path& path() const { return path_; }
-  const std::vector<TensorInfo>& tensors() const { return tensors_; }  // in offset order
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::vector<TensorInfo>& tensors() const;  // in offset order
+  const std::map<std::string, std::string>& metadata() const;
   const TensorInfo* find(std::string_view name) const;  // nullptr when absent
   // Indices of tensors() in name order.
-  const std::vector<std::uint32_t>& name_order() const { return by_name_; }
+  const std::vector<std::uint32_t>& name_order() const;
   // The tensor's bytes in the mapping; valid while this object lives. Not necessarily aligned.
   const std::byte* data(const TensorInfo& tensor) const;
   // Same as a view. Throws Error(kBadInput) for rank > 4 or when the data is misaligned for the
   // dtype (callers copy such tensors with data()).
   ConstView view(const TensorInfo& tensor) const;
-  bool aligned(const TensorInfo& tensor) const;
+  static bool aligned(const TensorInfo& tensor) {
+    const auto bits = static_cast<std::uint64_t>(kernels::dtype_bits(tensor.dtype));
+    return bits < 8 || tensor.begin % (bits / 8) == 0;  // the mapping itself is page-aligned
+  }
   // The whole mapping, for advice to the kernel.
   const MappedFile& file() const { return file_; }
 
  private:
+  SafetensorsFile(const std::filesystem::path& path, MappedFile file);
   std::filesystem::path path_;
   MappedFile file_;
-  std::vector<TensorInfo> tensors_;
-  std::vector<std::uint32_t> by_name_;  // indices of tensors_ sorted by name
-  std::map<std::string, std::string> metadata_;
+  std::unique_ptr<const SafetensorsHeader> header_;
 };
 
 // A tensor to write: its bytes come from `data` (contiguous), which must stay valid during the call

@@ -9,6 +9,7 @@
 
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
+#include "libcore/base/sort_runs.h"
 #include "libcore/base/utf8.h"
 #include "libcore/io/container_error.h"
 #include "libcore/io/json_cursor.h"
@@ -18,7 +19,7 @@ namespace {
 
 constexpr std::uint64_t kLengthBytes = 8;
 constexpr int kSkippedDepth = 128;
-constexpr std::size_t kTypicalEntry = 128;  // bytes of a tensor's entry
+constexpr std::size_t kShortEntry = 96;  // bytes of a tensor's entry: few are shorter
 constexpr std::string_view kMetadataKey = "__metadata__";
 
 using Defect = ContainerDefect;
@@ -48,7 +49,9 @@ std::string what_else(std::string_view file) {
 class HeaderReader {
  public:
   HeaderReader(std::string_view text, const std::string& name) : cursor_(text), name_(name) {
-    header_.tensors.reserve(text.size() / kTypicalEntry);
+    header_.tensors.reserve(text.size() / kShortEntry);
+    header_.extents.reserve(text.size() / kShortEntry * 2);
+    ranks_.reserve(text.size() / kShortEntry);
   }
 
   SafetensorsHeader read() {
@@ -66,9 +69,9 @@ class HeaderReader {
           cursor_.expect(':');
           metadata();
         } else {
-          header_.tensors.emplace_back();
-          TensorInfo& tensor = header_.tensors.back();
-          tensor.name.assign(key);
+          TensorInfo& tensor = header_.tensors.emplace_back();
+          // A key with escapes lies in the scratch string, which the next one overwrites.
+          tensor.name = key.data() == scratch_.data() ? header_.unescaped.emplace_back(key) : key;
           cursor_.expect(':');
           entry(tensor);
         }
@@ -76,13 +79,15 @@ class HeaderReader {
       cursor_.expect('}');
     }
     cursor_.expect_end();
+    place_shapes();
     return std::move(header_);
   }
   // What a syntax error is about, and the tensor concerned.
   Defect defect() const { return defect_; }
   std::string subject() const {
-    return defect_ == Defect::kBadMetadata || header_.tensors.empty() ? ""
-                                                                      : header_.tensors.back().name;
+    return defect_ == Defect::kBadMetadata || header_.tensors.empty()
+               ? ""
+               : std::string(header_.tensors.back().name);
   }
 
  private:
@@ -147,7 +152,7 @@ class HeaderReader {
         } else if (field == "shape") {
           once(shape, "shape");
           cursor_.expect(':');
-          read_shape(tensor);
+          ranks_.push_back(static_cast<std::uint32_t>(read_shape(tensor.name)));
         } else if (field == "data_offsets") {
           once(offsets, "data_offsets");
           cursor_.expect(':');
@@ -169,34 +174,36 @@ class HeaderReader {
     }
   }
 
-  void read_shape(TensorInfo& tensor) {
+  // The extents go to the header's; returns how many there are.
+  std::size_t read_shape(std::string_view tensor) {
     cursor_.expect('[');
-    if (cursor_.take(']')) return;
-    std::size_t rank = 0;
-    std::int64_t inline_dims[8];
+    if (cursor_.take(']')) return 0;
+    const std::size_t first = header_.extents.size();
     do {
       const std::uint64_t extent = cursor_.unsigned_integer();
       if (extent > static_cast<std::uint64_t>(INT64_MAX)) {
-        cursor_.fail("a dimension above 2^63 - 1 in the shape of tensor " +
-                     quote_text(tensor.name));
+        cursor_.fail("a dimension above 2^63 - 1 in the shape of tensor " + quote_text(tensor));
       }
-      const auto dim = static_cast<std::int64_t>(extent);
-      if (rank < 8) {
-        inline_dims[rank] = dim;
-      } else {
-        if (rank == 8) tensor.shape.assign(inline_dims, inline_dims + 8);
-        tensor.shape.push_back(dim);
-      }
-      ++rank;
+      header_.extents.push_back(static_cast<std::int64_t>(extent));
     } while (cursor_.take(','));
-    if (rank <= 8) tensor.shape.assign(inline_dims, inline_dims + rank);
     cursor_.expect(']');
+    return header_.extents.size() - first;
+  }
+
+  // Only when all extents are read do they stay where they are.
+  void place_shapes() {
+    std::span<const std::int64_t> left = header_.extents;
+    for (std::size_t i = 0; i < header_.tensors.size(); ++i) {
+      header_.tensors[i].shape = left.first(ranks_[i]);
+      left = left.subspan(ranks_[i]);
+    }
   }
 
   JsonCursor cursor_;
   const std::string& name_;
   std::string scratch_;
   SafetensorsHeader header_;
+  std::vector<std::uint32_t> ranks_;  // of each tensor
   Defect defect_ = Defect::kHeaderSyntax;
 };
 
@@ -204,7 +211,8 @@ void check_names(SafetensorsHeader& header, const std::string& name) {
   const auto& tensors = header.tensors;
   header.by_name.resize(tensors.size());
   std::iota(header.by_name.begin(), header.by_name.end(), 0u);
-  std::sort(header.by_name.begin(), header.by_name.end(),
+  // Writers sort by dtype, then by name: a few ascending runs.
+  sort_runs(header.by_name,
             [&](std::uint32_t a, std::uint32_t b) { return tensors[a].name < tensors[b].name; });
   const auto twice = std::adjacent_find(
       header.by_name.begin(), header.by_name.end(),
@@ -213,7 +221,7 @@ void check_names(SafetensorsHeader& header, const std::string& name) {
     bad(name, Defect::kDuplicateName,
         "the header has the key " + quote_text(tensors[*twice].name) + " twice",
         "one of two tensors of that name was lost when the file was written: write it again",
-        tensors[*twice].name);
+        std::string(tensors[*twice].name));
   }
 }
 
@@ -227,7 +235,7 @@ std::uint64_t check_offsets(const std::vector<TensorInfo>& tensors, const std::s
                          tensor.begin, tensor.end);
     };
     const auto defective = [&](Defect defect, const std::string& what) {
-      bad(name, defect, what, "", tensor.name);
+      bad(name, defect, what, "", std::string(tensor.name));
     };
     if (tensor.end < tensor.begin) {
       defective(Defect::kOffsetsReversed, where() + " ends before it begins");
@@ -268,7 +276,7 @@ std::uint64_t check_offsets(const std::vector<TensorInfo>& tensors, const std::s
 
 }  // namespace
 
-bool tensor_bytes(DType dtype, const std::vector<std::int64_t>& shape, std::uint64_t& bytes,
+bool tensor_bytes(DType dtype, std::span<const std::int64_t> shape, std::uint64_t& bytes,
                   bool& whole) {
   std::uint64_t bits = 1;
   for (const std::int64_t extent : shape) {
@@ -283,7 +291,7 @@ bool tensor_bytes(DType dtype, const std::vector<std::int64_t>& shape, std::uint
   return true;
 }
 
-std::string shape_text(const std::vector<std::int64_t>& shape) {
+std::string shape_text(std::span<const std::int64_t> shape) {
   constexpr std::size_t kShown = 16;
   std::string text = "[";
   for (std::size_t i = 0; i < shape.size() && i < kShown; ++i) {

@@ -7,6 +7,7 @@
 
 #include "libcore/base/error.h"
 #include "libcore/base/format.h"
+#include "libcore/base/sort_runs.h"
 #include "libcore/base/utf8.h"
 #include "libcore/io/checkpoint_index.h"
 #include "libcore/io/container_error.h"
@@ -16,7 +17,7 @@ namespace ds {
 namespace {
 
 constexpr int kSkippedDepth = 128;
-constexpr std::size_t kTypicalItem = 96;  // bytes of "tensor": "file",
+constexpr std::size_t kShortItem = 64;  // bytes of "tensor": "file",
 
 using Defect = ContainerDefect;
 
@@ -100,10 +101,13 @@ class IndexReader {
     }
     cursor_.expect('{');
     if (cursor_.take('}')) return;
-    index_.items.reserve(size_ / kTypicalItem);
+    index_.items.reserve(size_ / kShortItem);
     do {
       ShardIndex::Item& item = index_.items.emplace_back();
-      item.tensor.assign(cursor_.string(scratch_));
+      const std::string_view tensor = cursor_.string(scratch_);
+      // With escapes it lies in the scratch string, which the next one overwrites.
+      item.tensor =
+          tensor.data() == scratch_.data() ? index_.unescaped.emplace_back(tensor) : tensor;
       cursor_.expect(':');
       if (cursor_.peek() != '"') {
         cursor_.fail("the shard of tensor " + quote_text(item.tensor) + " must be a string");
@@ -113,7 +117,7 @@ class IndexReader {
     cursor_.expect('}');
   }
 
-  std::uint32_t file_number(std::string_view file, const std::string& tensor) {
+  std::uint32_t file_number(std::string_view file, std::string_view tensor) {
     // Neighbours mostly lie in the same shard.
     if (!index_.files.empty() && index_.files[last_] == file) return last_;
     const auto number = static_cast<std::uint32_t>(index_.files.size());
@@ -123,7 +127,7 @@ class IndexReader {
         bad(name_, Defect::kUnsafeShard,
             "the shard name " + quote_text(file) + " of tensor " + quote_text(tensor) +
                 " is unsafe: a plain file name in the same folder is needed",
-            "do not use this checkpoint unless you trust its source", tensor);
+            "do not use this checkpoint unless you trust its source", std::string(tensor));
       }
       index_.files.emplace_back(file);
     }
@@ -146,18 +150,19 @@ class IndexReader {
     files = std::move(sorted);
     auto& items = index_.items;
     for (auto& item : items) item.file = place[item.file];
-    const auto before = [](const ShardIndex::Item& a, const ShardIndex::Item& b) {
-      return a.tensor < b.tensor;
+    const auto not_before = [](const ShardIndex::Item& a, const ShardIndex::Item& b) {
+      return !(a.tensor < b.tensor);
     };
-    if (!std::is_sorted(items.begin(), items.end(), before)) {
-      std::sort(items.begin(), items.end(), before);
-    }
-    const auto twice = std::adjacent_find(
-        items.begin(), items.end(),
-        [](const ShardIndex::Item& a, const ShardIndex::Item& b) { return a.tensor == b.tensor; });
+    // As it should be: then no name is there twice.
+    if (std::adjacent_find(items.begin(), items.end(), not_before) == items.end()) return;
+    sort_runs(items, [](const ShardIndex::Item& a, const ShardIndex::Item& b) {
+      return a.tensor < b.tensor;
+    });
+    const auto twice = std::adjacent_find(items.begin(), items.end(), not_before);
     if (twice != items.end()) {
       bad(name_, Defect::kIndexDuplicate,
-          "weight_map has the tensor " + quote_text(twice->tensor) + " twice", "", twice->tensor);
+          "weight_map has the tensor " + quote_text(twice->tensor) + " twice", "",
+          std::string(twice->tensor));
     }
   }
 

@@ -297,7 +297,7 @@ std::vector<AdapterSource> match_adapter(const SafetensorsFile& file, const Lora
   std::size_t matched = 0;
   for (const TensorInfo& tensor : file.tensors()) {
     const bool prefixed = tensor.name.starts_with(kAdapterPrefix);
-    const std::string key = prefixed ? tensor.name.substr(kAdapterPrefix.size()) : tensor.name;
+    const std::string key(prefixed ? tensor.name.substr(kAdapterPrefix.size()) : tensor.name);
     if (is_adapted_copy(file, tensor, key, slots, index)) {
       if (whole != nullptr) whole->push_back({whole_name(key), &tensor, true});
       continue;
@@ -320,7 +320,7 @@ std::vector<AdapterSource> match_adapter(const SafetensorsFile& file, const Lora
       fused.push_back(key);
       ++matched;
     } else {
-      unmatched.push_back(tensor.name);
+      unmatched.emplace_back(tensor.name);
     }
   }
 

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "libcore/base/error.h"
+#include "libcore/io/safetensors_header.h"
 #include "libcore/tensor/widen.h"
 
 namespace ds {
@@ -16,14 +17,6 @@ namespace {
 bool is_floating(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 ||
          dtype == DType::kF8E4M3 || dtype == DType::kF64;
-}
-
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  std::string text;
-  for (const std::int64_t extent : shape) {
-    text += (text.empty() ? "[" : ", ") + std::to_string(extent);
-  }
-  return text.empty() ? "[]" : text + "]";
 }
 
 std::string where(const Checkpoint::Entry& entry) {
@@ -77,7 +70,7 @@ const Checkpoint::Entry WeightStore::require(const std::string& name,
 
 ConstView WeightStore::view_of(const Checkpoint::Entry& entry) {
   if (entry.file->aligned(*entry.tensor)) return entry.file->view(*entry.tensor);
-  auto copy = std::make_unique<Tensor>(entry.tensor->dtype, entry.tensor->shape);
+  auto copy = std::make_unique<Tensor>(entry.tensor->dtype, entry.tensor->shape.copy());
   std::memcpy(copy->data(), entry.file->data(*entry.tensor),
               static_cast<std::size_t>(copy->bytes()));
   owned_.push_back(std::move(copy));

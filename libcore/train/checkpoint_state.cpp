@@ -126,7 +126,7 @@ void read_optimizer(const fs::path& path, std::int64_t finished_steps, Optimizer
                            shape_text(parameter.value.shape())),
                hint);
       }
-      *tensor = Tensor(info->dtype, info->shape);
+      *tensor = Tensor(info->dtype, info->shape.copy());
       std::memcpy(tensor->data(), file.data(*info), static_cast<std::size_t>(tensor->bytes()));
       if (!all_finite(*tensor)) {
         refuse(path, fmt::format("tensor '{}' holds NaN or infinity", name), kDamagedHint);
@@ -137,7 +137,7 @@ void read_optimizer(const fs::path& path, std::int64_t finished_steps, Optimizer
   if (used != file.tensors().size()) {
     for (const TensorInfo& tensor : file.tensors()) {
       const std::size_t dot = tensor.name.find('.');
-      const std::string name = dot == std::string::npos ? "" : tensor.name.substr(dot + 1);
+      const std::string name(dot == std::string::npos ? "" : tensor.name.substr(dot + 1));
       const bool known = tensor.name == kSteps ||
                          std::any_of(optimizer.parameters().begin(), optimizer.parameters().end(),
                                      [&](const Parameter* p) { return p->name == name; });

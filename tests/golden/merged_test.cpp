@@ -55,8 +55,8 @@ TEST_CASE("merged weights and the logits of the merged model") {
     for (const TensorInfo& info : file.tensors()) {
       const std::string prefix = "merged.model.";
       if (info.name.rfind(prefix, 0) != 0) continue;
-      const auto wanted = float_values(file, info.name);
-      const Tensor& ours = weight_of(*merged.model, info.name.substr(7)).value;
+      const auto wanted = float_values(file, std::string(info.name));
+      const Tensor& ours = weight_of(*merged.model, std::string(info.name.substr(7))).value;
       REQUIRE(static_cast<std::size_t>(ours.bytes()) == wanted.size() * sizeof(float));
       double worst = 0.0;
       for (std::size_t i = 0; i < wanted.size(); ++i) {

@@ -51,9 +51,9 @@ class Listing {
   }
   // Scales belong to their weight, they are no parameters.
   void add(const SafetensorsFile& file, const TensorInfo& tensor, bool counts = true) {
-    add({.name = tensor.name,
+    add({.name = std::string(tensor.name),
          .dtype = std::string(kernels::dtype_name(tensor.dtype)),
-         .shape = tensor.shape,
+         .shape = tensor.shape.copy(),
          .file = file.path().filename().string(),
          .bytes = tensor.bytes(),
          .counts = counts && !tensor.name.ends_with("_scale_inv")});
@@ -110,7 +110,7 @@ void list_inference(const fs::path& folder, Listing& listing) {
       const auto name = to_hf_name(tensor.name);
       const bool scale = tensor.name.ends_with(".scale");
       const bool again =
-          name && name->split == InferenceSplit::kReplicated && !whole.insert(tensor.name).second;
+          name && name->split == InferenceSplit::kReplicated && !whole.emplace(tensor.name).second;
       listing.add(file, tensor, !scale && !again);
     }
   }

@@ -135,8 +135,8 @@ class PeftPlanner {
   OutputPlan finish(const LoraConfig& lora, ExpertTensors experts) {
     for (const WholeWeight& whole : adapter_.whole) {
       const TensorInfo& tensor = *whole.tensor;
-      units_.push_back(
-          {{{tensor.name, tensor.dtype, tensor.shape}}, copy_recipe({&adapter_.file, &tensor})});
+      units_.push_back({{{std::string(tensor.name), tensor.dtype, tensor.shape.copy()}},
+                        copy_recipe({&adapter_.file, &tensor})});
     }
     OutputPlan plan;
     plan.files.push_back(plan_safetensors(kAdapterTensorFile, units_, {{"format", "pt"}}));

@@ -98,7 +98,7 @@ class Exporter {
     return {};
   }
   Checkpoint::Entry scale_of(const Checkpoint::Entry& entry) const {
-    return source_.checkpoint.find(entry.tensor->name + std::string(kScaleSuffix));
+    return source_.checkpoint.find(std::string(entry.tensor->name).append(kScaleSuffix));
   }
 
   GgmlType type_of(const GgufTensorPlan& tensor) {
@@ -118,7 +118,8 @@ class Exporter {
   RecipePart part(const Checkpoint::Entry& entry, std::int64_t row, std::int64_t rows,
                   GgmlType type) const {
     const std::int64_t cols = entry.tensor->shape.back();
-    const std::uint64_t bytes = gguf_tensor_bytes({entry.tensor->name, type, {rows, cols}});
+    const std::uint64_t bytes =
+        gguf_tensor_bytes({std::string(entry.tensor->name), type, {rows, cols}});
     if (type != GgmlType::kQ80 && entry.tensor->dtype == dtype_of(type)) {
       return {copy_recipe(entry, row, rows, 0, cols), bytes};
     }
@@ -168,7 +169,7 @@ class Exporter {
   // What the file has no place for: MTP layers are left out, anything else is refused.
   void look_for_unused() {
     for (const Checkpoint::Entry& entry : source_.checkpoint.entries()) {
-      const std::string& name = entry.tensor->name;
+      const std::string name(entry.tensor->name);
       if (used_.contains(name)) continue;
       if (is_mtp(name, source_.config)) {
         ++mtp_tensors_;

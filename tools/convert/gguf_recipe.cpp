@@ -75,7 +75,7 @@ class ConcatRecipe final : public Recipe {
 class TransposedMatrix final : public Matrix {
  public:
   explicit TransposedMatrix(MatrixPtr block) : block_(std::move(block)) {}
-  const std::string& name() const override { return block_->name(); }
+  std::string_view name() const override { return block_->name(); }
   std::int64_t rows() const override { return block_->cols(); }
   std::int64_t cols() const override { return block_->rows(); }
   std::uint64_t input_bytes() const override { return block_->input_bytes(); }
@@ -177,7 +177,7 @@ class GgufMatrix final : public Matrix {
         quantised_ ? cols_ / kQ8Values * kQ8Bytes : cols_ * kernels::dtype_size(dtype_of(tensor)));
     rows_ = static_cast<std::int64_t>(tensor.bytes() / row_bytes_);
   }
-  const std::string& name() const override { return entry_.tensor->name; }
+  std::string_view name() const override { return entry_.tensor->name; }
   std::int64_t rows() const override { return rows_; }
   std::int64_t cols() const override { return cols_; }
   std::uint64_t input_bytes() const override { return entry_.tensor->bytes(); }

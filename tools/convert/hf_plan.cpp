@@ -89,7 +89,7 @@ class HfPlanner {
   void add_fp8(const Checkpoint::Entry& entry) {
     const TensorInfo& tensor = *entry.tensor;
     const Checkpoint::Entry scale =
-        source_.checkpoint.find(tensor.name + std::string(kScaleSuffix));
+        source_.checkpoint.find(std::string(tensor.name).append(kScaleSuffix));
     const std::string problem = scale_problem(tensor, scale.tensor);
     if (!problem.empty()) {
       problems_.push_back(problem);
@@ -129,16 +129,17 @@ class HfPlanner {
   }
 
   void push(const TensorInfo& tensor, DType dtype, std::shared_ptr<const Recipe> recipe) {
-    units_.push_back({{{tensor.name, dtype, tensor.shape}}, std::move(recipe)});
+    units_.push_back({{{std::string(tensor.name), dtype, tensor.shape.copy()}}, std::move(recipe)});
   }
 
   void push_quantised(const Checkpoint::Entry& entry, MatrixPtr matrix) {
     const TensorInfo& tensor = *entry.tensor;
-    const std::string name = tensor.name + std::string(kScaleSuffix);
+    const std::string name = std::string(tensor.name).append(kScaleSuffix);
     const std::vector<std::int64_t> shape{(tensor.shape[0] + 127) / 128,
                                           (tensor.shape[1] + 127) / 128};
     if (!scales_) {
-      units_.push_back({{{tensor.name, DType::kF8E4M3, tensor.shape}, {name, scale_dtype_, shape}},
+      units_.push_back({{{std::string(tensor.name), DType::kF8E4M3, tensor.shape.copy()},
+                         {name, scale_dtype_, shape}},
                         quantise_recipe(std::move(matrix), format_, scale_dtype_)});
       return;
     }
@@ -149,9 +150,9 @@ class HfPlanner {
       problems_.push_back("--reuse_scales_from: " + problem);
       return;
     }
-    units_.push_back(
-        {{{tensor.name, DType::kF8E4M3, tensor.shape}, {name, scale.tensor->dtype, shape}},
-         quantise_recipe(std::move(matrix), scale)});
+    units_.push_back({{{std::string(tensor.name), DType::kF8E4M3, tensor.shape.copy()},
+                       {name, scale.tensor->dtype, shape}},
+                      quantise_recipe(std::move(matrix), scale)});
   }
 
   // A weight of the other checkpoint that this one lacks would come out half converted.

@@ -131,7 +131,7 @@ class Importer {
     std::map<std::string, Parts> tensors;
     for (const auto& shard : source_.shards) {
       for (const TensorInfo& tensor : shard->tensors()) {
-        tensors[tensor.name].push_back({shard.get(), &tensor});
+        tensors[std::string(tensor.name)].push_back({shard.get(), &tensor});
       }
     }
     std::map<std::string, Unit> by_hf_name;
@@ -160,7 +160,7 @@ class Importer {
                       first.name, parts.size(), source_.shards.size(), wanted == 1 ? "one" : "all"),
           "shards are missing or of different models");
     }
-    Unit unit{{{hf.name, first.dtype, first.shape}}, nullptr};
+    Unit unit{{{hf.name, first.dtype, first.shape.copy()}}, nullptr};
     const std::size_t dim = hf.split == Split::kCols ? 1 : 0;
     for (const Checkpoint::Entry& part : parts) {
       if (part.tensor->dtype == first.dtype && part.tensor->shape == first.shape) continue;

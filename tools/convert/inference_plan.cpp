@@ -34,7 +34,7 @@ struct Placed {
 // Why a tensor cannot be cut into mp parts; empty when it can.
 std::string cut_problem(const Placed& placed, std::int64_t mp, const ModelConfig& config) {
   if (placed.name.split == Split::kReplicated) return "";
-  const std::string& name = placed.entry.tensor->name;
+  const std::string name(placed.entry.tensor->name);
   if (placed.name.split == Split::kExpert) {
     return config.n_routed_experts % mp == 0
                ? ""
@@ -109,7 +109,7 @@ std::vector<Placed> place(const Source& source, cli::Run& run) {
         throw Error(ExitCode::kBadInput, source.folder.string() + ": " + problem);
       }
     } else if (placed.fp8) {
-      const auto scale = source.checkpoint.find(tensor.name + std::string(kScaleSuffix));
+      const auto scale = source.checkpoint.find(std::string(tensor.name).append(kScaleSuffix));
       const std::string problem = scale_problem(tensor, scale.tensor);
       if (!problem.empty()) {
         throw Error(ExitCode::kBadInput, source.folder.string() + ": " + problem);
@@ -140,7 +140,7 @@ std::vector<Placed> place(const Source& source, cli::Run& run) {
 // The part of a tensor that `rank` gets.
 Unit part_of(const Placed& placed, std::int64_t rank, std::int64_t mp) {
   const TensorInfo& tensor = *placed.entry.tensor;
-  Unit unit{{{placed.name.name, tensor.dtype, tensor.shape}}, nullptr};
+  Unit unit{{{placed.name.name, tensor.dtype, tensor.shape.copy()}}, nullptr};
   if (mp == 1 || placed.name.split == Split::kReplicated || placed.name.split == Split::kExpert) {
     unit.recipe = copy_recipe(placed.entry);
     return unit;

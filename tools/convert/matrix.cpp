@@ -63,7 +63,7 @@ class StoredMatrix final : public Matrix {
     scale_ = scale;
   }
 
-  const std::string& name() const override { return entry_.tensor->name; }
+  std::string_view name() const override { return entry_.tensor->name; }
   std::int64_t rows() const override { return rows_; }
   std::int64_t cols() const override { return cols_; }
   std::uint64_t input_bytes() const override {
@@ -128,7 +128,7 @@ class SubMatrix final : public Matrix {
   SubMatrix(MatrixPtr whole, std::int64_t row, std::int64_t rows, std::int64_t col,
             std::int64_t cols)
       : whole_(std::move(whole)), row_(row), rows_(rows), col_(col), cols_(cols) {}
-  const std::string& name() const override { return whole_->name(); }
+  std::string_view name() const override { return whole_->name(); }
   std::int64_t rows() const override { return rows_; }
   std::int64_t cols() const override { return cols_; }
   std::uint64_t input_bytes() const override {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "libcore/io/checkpoint_index.h"
 #include "tools/convert/recipe.h"
@@ -14,7 +15,7 @@ namespace ds::convert {
 class Matrix {
  public:
   virtual ~Matrix() = default;
-  virtual const std::string& name() const = 0;  // in messages
+  virtual std::string_view name() const = 0;  // in messages
   virtual std::int64_t rows() const = 0;
   virtual std::int64_t cols() const = 0;
   // Rows [begin, begin + count), row-major, to `out`. Uses no buffer slot of the bench below

@@ -86,7 +86,7 @@ class MergePlanner {
                            whole.tensor->name, dtype_name(whole.tensor->dtype)),
                "store the adapter in one of these types");
       }
-      expect_shape(*whole.tensor, tensor->shape);
+      expect_shape(*whole.tensor, tensor->shape.copy());
       // A copy that says what the base says, in its own dtype, changes nothing.
       if (whole.copy && same_values(source_.checkpoint.find(whole.name), *whole.tensor)) continue;
       whole_.emplace(whole.name, whole.tensor);
@@ -152,15 +152,15 @@ class MergePlanner {
     }
     Checkpoint::Entry scale;
     if (tensor.dtype == DType::kF8E4M3) {
-      scale = source_.checkpoint.find(tensor.name + std::string(kScaleSuffix));
+      scale = source_.checkpoint.find(std::string(tensor.name).append(kScaleSuffix));
       const std::string problem = scale_problem(tensor, scale.tensor);
       if (!problem.empty()) {
         throw Error(ExitCode::kBadInput, source_.folder.string() + ": " + problem,
                     "nothing was written: restore this tensor first");
       }
     }
-    const auto update = updates_.find(tensor.name);
-    const auto whole = whole_.find(tensor.name);
+    const auto update = updates_.find(std::string(tensor.name));
+    const auto whole = whole_.find(std::string(tensor.name));
     if (update == updates_.end() && whole == whole_.end()) {
       plan_.other += 1;
       add_unchanged(entry, scale);
@@ -217,14 +217,15 @@ class MergePlanner {
   }
 
   void push(const Checkpoint::Entry& entry, DType dtype, std::shared_ptr<const Recipe> recipe) {
-    units_.push_back({{{entry.tensor->name, dtype, entry.tensor->shape}}, std::move(recipe)});
+    units_.push_back({{{std::string(entry.tensor->name), dtype, entry.tensor->shape.copy()}},
+                      std::move(recipe)});
     file_of_.push_back(entry.file->path().filename().string());
   }
   void push_fp8(const Checkpoint::Entry& entry, std::shared_ptr<const Recipe> recipe,
                 DType scale_dtype = DType::kF32) {
     const TensorInfo& tensor = *entry.tensor;
-    units_.push_back({{{tensor.name, DType::kF8E4M3, tensor.shape},
-                       {tensor.name + std::string(kScaleSuffix),
+    units_.push_back({{{std::string(tensor.name), DType::kF8E4M3, tensor.shape.copy()},
+                       {std::string(tensor.name).append(kScaleSuffix),
                         scale_dtype,
                         {(tensor.shape[0] + 127) / 128, (tensor.shape[1] + 127) / 128}}},
                       std::move(recipe)});

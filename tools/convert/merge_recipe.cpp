@@ -41,7 +41,7 @@ class MergedWeight : public Recipe {
     update_.release();
     Change change;
     for (const Change& piece : changes_) change.add(piece);
-    const std::string& name = base_->name();
+    const std::string_view name = base_->name();
     if (non_finite_base_ > 0) {
       tally.non_finite += non_finite_base_;
       tally.notes.push_back(fmt::format("tensor {}: {} values of the base are NaN or infinite",

@@ -112,7 +112,7 @@ void save_weights(const fs::path& folder, const AdapterPlan& adapter, const Base
       continue;
     }
     const Checkpoint::Entry entry = checkpoint.find(name);
-    tensors.push_back({std::string(name), entry.tensor->dtype, entry.tensor->shape,
+    tensors.push_back({std::string(name), entry.tensor->dtype, entry.tensor->shape.copy(),
                        entry.file->data(*entry.tensor)});
   }
   write_safetensors(folder / "model.safetensors", std::move(tensors), {{"format", "pt"}});

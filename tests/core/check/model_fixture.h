@@ -203,11 +203,11 @@ inline Model sound_model(TinyModel tiny = {.mtp = true}, bool fp8 = true) {
                         tensor.name.find("eh_proj") == std::string::npos;
     const bool bias = tensor.name.ends_with("e_score_correction_bias");
     if (matrix && fp8) {
-      model.set(tensor.name, "F8_E4M3", tensor.shape, shard);
-      model.set(tensor.name + "_scale_inv", "F32",
+      model.set(std::string(tensor.name), "F8_E4M3", tensor.shape.copy(), shard);
+      model.set(std::string(tensor.name) + "_scale_inv", "F32",
                 {(tensor.shape[0] + 127) / 128, (tensor.shape[1] + 127) / 128}, shard);
     } else {
-      model.set(tensor.name, bias ? "F32" : "BF16", tensor.shape, shard);
+      model.set(std::string(tensor.name), bias ? "F32" : "BF16", tensor.shape.copy(), shard);
     }
   }
   return model;

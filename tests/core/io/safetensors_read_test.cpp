@@ -41,7 +41,8 @@ const std::string kSixteen(16, '\1');
 
 TEST_CASE("safetensors: the reference's own small file") {
   // {"test": I32 [2, 2]}, header of 60 bytes without padding.
-  const auto header = parse(safetensors_bytes(kOne, kSixteen));
+  const std::string file = safetensors_bytes(kOne, kSixteen);
+  const auto header = parse(file);
   REQUIRE(header.tensors.size() == 1);
   CHECK(header.tensors[0].name == "test");
   CHECK(header.tensors[0].dtype == DType::kI32);
@@ -60,12 +61,13 @@ TEST_CASE("safetensors: legal oddities are accepted") {
   CHECK(meta.metadata.at("framework") == "pt");
   CHECK(meta.metadata.at("a") == "\xc3\xa9");
   // Scalar, zero-size dimensions, any key order, fields in any order, unknown fields of every type.
-  const auto odd = parse(safetensors_bytes(
+  const std::string odd_file = safetensors_bytes(
       "{ \"b\" : {\"data_offsets\":[ 4 , 4 ],\"x\":{\"y\":[1,-2.5e+3,true,false,null,\"\\n\",{}]},"
       "\"shape\":[0, 5],\"dtype\":\"F64\"},\n\"a\":{\"dtype\":\"F32\",\"shape\":[],"
       "\"data_offsets\":[0,4],\"note\":null},\"__metadata__\":{\"k\":\"v\"},"
       "\"c\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[4,5]}}",
-      "12345"));
+      "12345");
+  const auto odd = parse(odd_file);
   REQUIRE(odd.tensors.size() == 3);
   CHECK(odd.tensors[0].name == "a");
   CHECK(odd.tensors[0].shape.empty());
@@ -73,10 +75,11 @@ TEST_CASE("safetensors: legal oddities are accepted") {
   CHECK(odd.tensors[1].begin == odd.tensors[1].end);
   CHECK(odd.tensors[2].dtype == DType::kF4);
   // An empty name, escapes and a surrogate pair in names; rank above 8.
-  const auto names = parse(safetensors_bytes(
+  const std::string names_file = safetensors_bytes(
       R"({"":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,2],"data_offsets":[0,2]},)"
       R"("\ud83d\ude00\/\"\\\b":{"dtype":"U8","shape":[0],"data_offsets":[2,2]}})",
-      "xy"));
+      "xy");
+  const auto names = parse(names_file);
   CHECK(names.tensors[0].shape.size() == 9);
   CHECK(names.tensors[0].shape[8] == 2);
   CHECK(names.tensors[1].name == "\xf0\x9f\x98\x80/\"\\\b");

@@ -89,7 +89,8 @@ TEST_CASE("safetensors writer: what the shared golden files hold is written back
     if (file.metadata().size() > 1) continue;
     std::vector<TensorToWrite> all;
     for (const TensorInfo& tensor : file.tensors()) {
-      all.push_back({tensor.name, tensor.dtype, tensor.shape, file.data(tensor)});
+      all.push_back(
+          {std::string(tensor.name), tensor.dtype, tensor.shape.copy(), file.data(tensor)});
       ++tensors;
     }
     write_safetensors(dir / "copy.safetensors", all, file.metadata());
@@ -136,8 +137,10 @@ TEST_CASE("safetensors writer: over its own mapped input; at a size limit the ol
   {
     const auto file = SafetensorsFile::open(path);
     const TensorInfo& a = *file.find("a");
-    write_safetensors(
-        path, {{"a", a.dtype, a.shape, file.data(a)}, {"b", a.dtype, a.shape, file.data(a)}}, {});
+    write_safetensors(path,
+                      {{"a", a.dtype, a.shape.copy(), file.data(a)},
+                       {"b", a.dtype, a.shape.copy(), file.data(a)}},
+                      {});
     CHECK(std::memcmp(file.data(a), data.data(), data.size()) == 0);
   }
   const std::string after = read_file(path);

@@ -69,8 +69,8 @@ inline std::map<std::string, Loaded> load_file(const fs::path& path) {
   std::map<std::string, Loaded> tensors;
   const SafetensorsFile file = SafetensorsFile::open(path);
   for (const TensorInfo& info : file.tensors()) {
-    tensors[info.name] = {
-        info.dtype, info.shape,
+    tensors[std::string(info.name)] = {
+        info.dtype, info.shape.copy(),
         std::string(reinterpret_cast<const char*>(file.data(info)), info.bytes())};
   }
   return tensors;

@@ -51,10 +51,11 @@ inline Tensors read_tensors(const std::filesystem::path& folder) {
   const Checkpoint checkpoint = Checkpoint::open(folder);
   Tensors out;
   for (const auto& [file, tensor] : checkpoint.entries()) {
-    out[tensor->name] = {tensor->dtype, tensor->shape,
-                         std::string(reinterpret_cast<const char*>(file->data(*tensor)),
-                                     static_cast<std::size_t>(tensor->bytes())),
-                         file->path().filename().string()};
+    out[std::string(tensor->name)] = {
+        tensor->dtype, tensor->shape.copy(),
+        std::string(reinterpret_cast<const char*>(file->data(*tensor)),
+                    static_cast<std::size_t>(tensor->bytes())),
+        file->path().filename().string()};
   }
   return out;
 }
