@@ -9,13 +9,16 @@
 namespace ds {
 
 namespace {
-// Elements of a chunk of logits: large enough for the product to run at full rate, small beside a
-// layer's activations (64 MiB in f32).
-constexpr std::int64_t kChunkElements = std::int64_t{16} << 20;
+// Elements of a chunk of logits: what the product writes, the loss reads and the gradient
+// overwrites while a last-level cache still holds it (16 MiB in f32); but enough rows for reading
+// the weights to pay, as long as that stays small beside a layer's activations (64 MiB).
+constexpr std::int64_t kCachedElements = std::int64_t{4} << 20;
+constexpr std::int64_t kMostElements = std::int64_t{16} << 20;
+constexpr std::int64_t kFewRows = 128;
 
 std::int64_t chunk_rows(std::int64_t rows, std::int64_t vocab) {
-  const std::int64_t fitting = std::max<std::int64_t>(16, kChunkElements / vocab);
-  return std::min(rows, fitting);
+  const std::int64_t enough = std::min(kFewRows, kMostElements / vocab);
+  return std::min(rows, std::max({std::int64_t{16}, enough, kCachedElements / vocab}));
 }
 
 double loss_at(const ConstView& loss, std::int64_t i) {
