@@ -5,8 +5,16 @@
 namespace ds::kernels {
 namespace {
 
+// Whether check_item has nothing to say; a step has thousands of items, and their names take
+// memory.
+bool is_good(const ConstView& view, const ConstView& param) {
+  return view && view.dtype() == param.dtype() && view.rows() == param.rows() &&
+         view.cols() == param.cols() && view.contiguous();
+}
+
 void check_item(const AdamW& op, std::size_t index, const char* operand, const ConstView& view) {
   const ConstView& param = op.items[index].param;
+  if (is_good(view, param)) return;
   const std::string name = std::string(operand) + " of item " + std::to_string(index);
   op_check::dtype(op.kName, name.c_str(), view, param.dtype());
   op_check::matrix(op.kName, name.c_str(), view, param.rows(), param.cols());
@@ -36,7 +44,9 @@ void check(const AdamW& op) {
     check_item(op, i, "grad", item.grad);
     check_item(op, i, "exp_avg", item.exp_avg);
     check_item(op, i, "exp_avg_sq", item.exp_avg_sq);
-    op_check::at_least(op.kName, ("step of item " + std::to_string(i)).c_str(), item.step, 1);
+    if (item.step < 1) {
+      op_check::at_least(op.kName, ("step of item " + std::to_string(i)).c_str(), item.step, 1);
+    }
   }
 }
 

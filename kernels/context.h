@@ -40,6 +40,9 @@ class CpuContext {
   void run_team(int team, void (*body)(void*, int), void* argument);
   // Bytes held by all scratch buffers.
   std::size_t scratch_bytes() const;
+  // What the op at work keeps for its next call, so that planning a product takes no memory in the
+  // steady state. Empty until the op fills it.
+  std::shared_ptr<void>& plan_memory();
 
  private:
   struct Impl;

@@ -4,6 +4,7 @@
 #include <dnnl.h>
 
 #include <cstdint>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <vector>
@@ -67,6 +68,7 @@ struct CpuContext::Impl {
   int threads;
   Isa isa;
   std::vector<Slot> slots;
+  std::shared_ptr<void> plan_memory;
   cpu::ThreadTeam team;
 };
 
@@ -103,6 +105,8 @@ std::byte* CpuContext::scratch(int thread, std::size_t bytes) {
 void CpuContext::run_team(int team, void (*body)(void*, int), void* argument) {
   impl_->team.run(team, body, argument);
 }
+
+std::shared_ptr<void>& CpuContext::plan_memory() { return impl_->plan_memory; }
 
 std::size_t CpuContext::scratch_bytes() const {
   std::size_t bytes = 0;

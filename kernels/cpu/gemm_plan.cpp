@@ -1,6 +1,7 @@
 #include "kernels/cpu/gemm_plan.h"
 
 #include <algorithm>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -103,6 +104,14 @@ struct GemmPlan::Impl {
   int threads = 1;
   Isa isa = Isa::kBaseline;
 
+  // Where the lists of a pass begin.
+  struct Begin {
+    std::int64_t widen, tiles, first;
+  };
+  std::vector<Begin> begins;
+
+  // Of the context, emptied.
+  static Impl* of(CpuContext& context);
   std::int64_t collect(const Gemm& op);
   std::int64_t add_widen(const ConstView& src, std::int64_t pass_begin, std::int64_t& used);
   void cut(std::int64_t begin, std::int64_t end);
@@ -110,6 +119,23 @@ struct GemmPlan::Impl {
   void add_tile(const Slab& slab, std::int64_t row, std::int64_t rows, std::int64_t col,
                 std::int64_t cols);
 };
+
+GemmPlan::Impl* GemmPlan::Impl::of(CpuContext& context) {
+  std::shared_ptr<void>& memory = context.plan_memory();
+  if (!memory) memory = std::make_shared<Impl>();
+  Impl* const plan = static_cast<Impl*>(memory.get());
+  plan->slabs.clear();
+  plan->widen.clear();
+  plan->widen_offset.clear();
+  plan->tiles.clear();
+  plan->first.clear();
+  plan->passes.clear();
+  plan->scratch.clear();
+  plan->begins.clear();
+  plan->threads = context.threads();
+  plan->isa = context.isa();
+  return plan;
+}
 
 std::int64_t GemmPlan::Impl::add_widen(const ConstView& src, std::int64_t pass_begin,
                                        std::int64_t& used) {
@@ -248,10 +274,8 @@ void GemmPlan::Impl::cut(std::int64_t begin, std::int64_t end) {
   while (thread < threads) next_thread();
 }
 
-GemmPlan::GemmPlan(CpuContext& context, const Gemm& op) : impl_(std::make_unique<Impl>()) {
+GemmPlan::GemmPlan(CpuContext& context, const Gemm& op) : impl_(Impl::of(context)) {
   Impl& plan = *impl_;
-  plan.threads = context.threads();
-  plan.isa = context.isa();
   const std::int64_t shared = plan.collect(op);
   if (shared > 0) {
     auto* base =
@@ -261,10 +285,7 @@ GemmPlan::GemmPlan(CpuContext& context, const Gemm& op) : impl_(std::make_unique
     }
   }
 
-  struct Begin {
-    std::int64_t widen, tiles, first;
-  };
-  std::vector<Begin> begins;
+  std::vector<Impl::Begin>& begins = plan.begins;
   const auto mark = [&](std::int64_t widen) {
     begins.push_back({widen, static_cast<std::int64_t>(plan.tiles.size()),
                       static_cast<std::int64_t>(plan.first.size())});
@@ -300,8 +321,6 @@ GemmPlan::GemmPlan(CpuContext& context, const Gemm& op) : impl_(std::make_unique
                   : reinterpret_cast<float*>(context.scratch(thread, most * sizeof(float))));
   }
 }
-
-GemmPlan::~GemmPlan() = default;
 
 const GemmPass* GemmPlan::passes() const { return impl_->passes.data(); }
 std::int64_t GemmPlan::pass_count() const {

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "kernels/gemm.h"
 
@@ -60,8 +59,10 @@ class GemmPlan {
   // Cuts the line of all problems, measured in multiply-adds, into equal parts, one a thread. Takes
   // the context's shared scratch for the widened operands and sizes every thread's own scratch, so
   // that nothing is allocated while threads run.
+  // One plan at a time for a context: its lists live there and are used again.
   GemmPlan(CpuContext& context, const Gemm& op);
-  ~GemmPlan();
+  GemmPlan(const GemmPlan&) = delete;
+  GemmPlan& operator=(const GemmPlan&) = delete;
 
   const GemmPass* passes() const;
   std::int64_t pass_count() const;
@@ -70,7 +71,7 @@ class GemmPlan {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  Impl* impl_;
 };
 
 // Throws std::bad_alloc: the matrix library could not get its workspace.

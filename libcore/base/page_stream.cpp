@@ -89,7 +89,7 @@ PageStream::~PageStream() {
   reader_.join();
 }
 
-void PageStream::begin(std::vector<std::size_t> order) {
+void PageStream::begin(std::span<const std::size_t> order) {
   std::unique_lock lock(mutex_);
   order_.clear();
   changed_.wait(lock, [this] { return !busy_; });
@@ -98,7 +98,7 @@ void PageStream::begin(std::vector<std::size_t> order) {
     release(part);
   }
   for (const PageRange& range : loose_) advise(range.data, range.bytes, MADV_DONTNEED);
-  order_ = std::move(order);
+  order_.assign(order.begin(), order.end());
   next_ = 0;
   reading_ = 0;
   inside_ = false;
@@ -202,8 +202,8 @@ std::size_t PageStream::peak_held_bytes() const {
   return peak_held_;
 }
 
-PageWalk::PageWalk(PageStream* stream, std::vector<std::size_t> order) : stream_(stream) {
-  if (stream_ != nullptr) stream_->begin(std::move(order));
+PageWalk::PageWalk(PageStream* stream, std::span<const std::size_t> order) : stream_(stream) {
+  if (stream_ != nullptr) stream_->begin(order);
 }
 
 PageWalk::~PageWalk() {

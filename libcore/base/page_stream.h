@@ -35,7 +35,7 @@ class PageStream {
   PageStream& operator=(const PageStream&) = delete;
 
   // The parts that will be entered from now on; drops whatever an earlier order still holds.
-  void begin(std::vector<std::size_t> order);
+  void begin(std::span<const std::size_t> order);
   // Waits until the next part of the order is in memory. Parts are left in the order of entering,
   // one at a time.
   void enter();
@@ -80,7 +80,7 @@ class PageStream {
 // One walk over an order; does nothing without a stream.
 class PageWalk {
  public:
-  PageWalk(PageStream* stream, std::vector<std::size_t> order);
+  PageWalk(PageStream* stream, std::span<const std::size_t> order);
   ~PageWalk();  // gives everything back, also when the walk was cut short
   PageWalk(const PageWalk&) = delete;
   PageWalk& operator=(const PageWalk&) = delete;

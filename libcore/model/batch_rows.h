@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "libcore/data/example.h"
 #include "libcore/nn/mla.h"
@@ -11,14 +10,15 @@ namespace ds {
 
 // Rows of a batch that predict something, and their place in the compacted order.
 struct TargetRows {
-  std::vector<std::int32_t> rows;     // token index of each target
-  std::vector<std::int32_t> targets;  // the id to predict
-  std::vector<std::int32_t> index;    // [tokens] position in rows, or rows.size() for none
+  View rows;     // [count] I32: token index of each target
+  View targets;  // [count] I32: the id to predict
+  View index;    // [tokens] I32: position in rows, or count for none
+  std::int64_t count() const { return rows.cols(); }
 };
 
-// Fills `index` from `rows`.
-void index_rows(std::size_t tokens, TargetRows& found);
-TargetRows find_targets(const TokenBatch& batch);
+// `index` for `rows`, which ascend, of `tokens` tokens.
+View index_rows(Arena& arena, std::int64_t tokens, const ConstView& rows);
+TargetRows find_targets(Arena& arena, const TokenBatch& batch);
 
 // The rows of a batch; in the last block only those in `wanted` give an output, because nothing
 // later looks at the others.
@@ -28,7 +28,7 @@ struct BatchRows {
 };
 // `batch` must outlive the result.
 BatchRows rows_of(const TokenBatch& batch);
-// So must `targets`.
+// So must the rows of `targets`.
 BatchRows rows_of(const TokenBatch& batch, const TargetRows& targets);
 
 }  // namespace ds

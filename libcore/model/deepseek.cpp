@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include "libcore/model/batch_rows.h"
 #include "libcore/nn/row_ops.h"
@@ -41,10 +40,10 @@ std::int64_t DeepSeekModel::lowest_trainable_layer() const {
   return static_cast<std::int64_t>(blocks_.size());
 }
 
-std::vector<std::size_t> DeepSeekModel::forward_order() const {
-  std::vector<std::size_t> order(blocks_.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  return order;
+std::span<const std::size_t> DeepSeekModel::forward_order(Arena& arena) const {
+  ArenaList<std::size_t> order(arena, "batch.layers", blocks_.size());
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) order.push_back(layer);
+  return order.span();
 }
 
 View DeepSeekModel::forward_blocks(Exec& exec, const Rows& inner, const Rows& last,
@@ -56,7 +55,7 @@ View DeepSeekModel::forward_blocks(Exec& exec, const Rows& inner, const Rows& la
   View next = exec.saved.allocate("block.h", exec.dtype, {tokens, config_.hidden_size});
   EmbeddingSaved embedding_saved;
   embedding_.forward(exec, ids, h, embedding_saved);
-  PageWalk walk(stream_.get(), forward_order());
+  PageWalk walk(stream_.get(), forward_order(exec.saved));
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const Rows& rows = layer + 1 == blocks_.size() ? last : inner;
     next = next.slice_rows(0, rows.outputs());
@@ -74,11 +73,11 @@ View DeepSeekModel::forward_blocks(Exec& exec, const Rows& inner, const Rows& la
 LossSums DeepSeekModel::loss(Exec& exec, const TokenBatch& batch, std::vector<double>* each) {
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
-  const TargetRows targets = find_targets(batch);
-  if (targets.rows.empty()) return {};
+  const TargetRows targets = find_targets(exec.saved, batch);
+  if (targets.count() == 0) return {};
   const BatchRows rows = rows_of(batch, targets);
   const View h = forward_blocks(exec, rows.inner, rows.last, index_view(batch.ids), {});
-  return head_.loss(exec, h, index_view(targets.targets), 0.0, View(), each);
+  return head_.loss(exec, h, targets.targets, 0.0, View(), each);
 }
 
 void DeepSeekModel::logits(Exec& exec, const TokenBatch& batch,
@@ -106,12 +105,15 @@ void DeepSeekModel::prefill(Exec& exec, const TokenBatch& prompts,
   ArenaScope scope(exec.scratch);
   const std::int64_t c = config_.kv_lora_rank;
   const std::int64_t r = config_.qk_rope_head_dim;
-  TargetRows last;
+  TargetRows last{.rows = exec.saved.allocate("batch.target_rows", DType::kI32,
+                                              {static_cast<std::int64_t>(sequences.size())}),
+                  .targets = {},
+                  .index = {}};
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     sequences[i]->length_ = prompts.segments[i + 1] - prompts.segments[i];
-    last.rows.push_back(prompts.segments[i + 1] - 1);
+    last.rows.as<std::int32_t>()[i] = prompts.segments[i + 1] - 1;
   }
-  index_rows(prompts.ids.size(), last);
+  last.index = index_rows(exec.saved, prompts.tokens(), last.rows);
   const BatchRows rows = rows_of(prompts, last);
   const View h = forward_blocks(
       exec, rows.inner, rows.last, index_view(prompts.ids),
@@ -132,20 +134,21 @@ View DeepSeekModel::decode_blocks(Exec& exec, std::span<const std::int32_t> toke
                                   std::span<Sequence* const> sequences) {
   const auto rows = static_cast<std::int64_t>(tokens.size());
   const ConstView ids(tokens.data(), DType::kI32, {rows});
-  std::vector<std::int32_t> positions;
-  for (const Sequence* sequence : sequences) {
-    positions.push_back(static_cast<std::int32_t>(sequence->length_));
+  const View positions = exec.scratch.allocate("decode.positions", DType::kI32, {rows});
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    positions.as<std::int32_t>()[i] = static_cast<std::int32_t>(sequences[i]->length_);
   }
   const View h = exec.scratch.allocate("block.h", exec.dtype, {rows, config_.hidden_size});
   EmbeddingSaved embedding_saved;
   embedding_.forward(exec, ids, h, embedding_saved);
-  std::vector<CacheRow> caches(sequences.size());
+  ArenaList<CacheRow> caches(exec.scratch, "decode.caches", sequences.size());
+  caches.append(sequences.size());
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     for (std::size_t i = 0; i < sequences.size(); ++i) {
       caches[i] = {.cache = sequences[i]->layers_[layer].view(),
                    .length = static_cast<std::int32_t>(sequences[i]->length_)};
     }
-    blocks_[layer].decode(exec, index_view(positions), h, caches);
+    blocks_[layer].decode(exec, positions, h, caches.span());
   }
   for (Sequence* sequence : sequences) ++sequence->length_;
   return h;

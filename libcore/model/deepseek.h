@@ -90,9 +90,10 @@ class DeepSeekModel {
   // the next layer begins, so that the weights are walked over twice however many there are. Each
   // parameter's gradient is added to in the order of the batches, as by one call after another: the
   // bits are the same (but for trained tied embeddings, where the two uses of the table take turns
-  // otherwise). When a loss is not finite there is no backward.
-  std::vector<LossSums> forward_backward(Exec& exec, std::span<const MicroBatch> batches,
-                                         double grad_scale, Recompute recompute);
+  // otherwise). sums[i] becomes the loss of batches[i]. When one is not finite there is no
+  // backward.
+  void forward_backward(Exec& exec, std::span<const MicroBatch> batches, double grad_scale,
+                        Recompute recompute, std::span<LossSums> sums);
   // The same sum without gradients. `each`, when given, receives the loss of every target in the
   // batch's order.
   LossSums loss(Exec& exec, const TokenBatch& batch, std::vector<double>* each = nullptr);
@@ -139,7 +140,7 @@ class DeepSeekModel {
   void add_mapped(const WeightRef& weight, std::vector<PageRange>& part) const;
   // The mapped weights of every layer and, last, of the head.
   std::vector<std::vector<PageRange>> mapped_parts();
-  std::vector<std::size_t> forward_order() const;
+  std::span<const std::size_t> forward_order(Arena& arena) const;
   Parameter& add_parameter(std::string name, ParameterRole role, std::vector<std::int64_t> shape);
   Parameter& adopt_weight(const std::string& name, ParameterRole role,
                           const std::vector<std::int64_t>& shape);

@@ -1,6 +1,5 @@
 // Forward and backward of an update's micro-batches.
 #include <algorithm>
-#include <deque>
 
 #include "libcore/base/error.h"
 #include "libcore/model/batch_rows.h"
@@ -44,22 +43,19 @@ class TrainPass {
  public:
   TrainPass(DeepSeekModel& model, Exec& whole, std::span<const MicroBatch> batches,
             double grad_scale, Recompute recompute);
-  std::vector<LossSums> run();
+  // One entry a micro-batch.
+  void run(std::span<LossSums> sums);
 
  private:
   // What one micro-batch carries from layer to layer.
   struct State {
-    State(const Exec& with, const TokenBatch& tokens)
-        : exec(with),
-          batch(tokens),
-          targets(find_targets(tokens)),
-          rows(rows_of(tokens, targets)) {}
     Exec exec;
     const TokenBatch& batch;
+    std::size_t place;  // of the micro-batch among all
     TargetRows targets;
     BatchRows rows;
-    std::vector<View> h;  // input of every layer and output of the last
-    std::vector<BlockSaved> saved;
+    ArenaList<View> h;            // input of every layer and output of the last
+    ArenaList<BlockSaved> saved;  // of every layer; none where all is made again
     EmbeddingSaved embedding_saved;
     View d_last;  // gradient of the last block's output, which has a row a target
     View dh;      // gradient of the present block's input
@@ -68,7 +64,7 @@ class TrainPass {
     return layer + 1 == layers_ ? state.rows.last : state.rows.inner;
   }
   std::int64_t lowest_block() const { return std::max<std::int64_t>(lowest_, 0); }
-  std::vector<std::size_t> walk_order() const;
+  std::span<const std::size_t> walk_order(Arena& arena) const;
   void embed(State& state);
   void forward(State& state, std::int64_t layer);
   LossSums head(State& state);
@@ -81,9 +77,8 @@ class TrainPass {
   std::int64_t lowest_;  // trainable layer; -1: the embedding
   ArenaScope saved_scope_;
   ArenaScope scratch_scope_;
-  std::deque<State> states_;        // of the batches that predict something
-  std::vector<std::size_t> place_;  // of each state among the batches
-  std::size_t batches_;
+  ArenaList<State> states_;  // of the batches that predict something
+  std::span<const std::size_t> order_;
 };
 
 TrainPass::TrainPass(DeepSeekModel& model, Exec& whole, std::span<const MicroBatch> batches,
@@ -95,38 +90,52 @@ TrainPass::TrainPass(DeepSeekModel& model, Exec& whole, std::span<const MicroBat
       lowest_(model.lowest_trainable_layer()),
       saved_scope_(whole.saved),
       scratch_scope_(whole.scratch),
-      batches_(batches.size()) {
+      states_(whole.saved, "batch.states", batches.size()),
+      order_(walk_order(whole.saved)) {
   for (std::size_t i = 0; i < batches.size(); ++i) {
     Exec exec = whole;
     exec.selective = recompute == Recompute::kSelective;
     exec.drop_attention =
         exec.selective && drops_attention(model.config_, longest_segment(*batches[i].tokens));
     exec.step_stream = batches[i].step_stream;
-    State& state = states_.emplace_back(exec, *batches[i].tokens);
-    if (state.targets.rows.empty()) {
-      states_.pop_back();
-    } else {
-      place_.push_back(i);
+    const TokenBatch& tokens = *batches[i].tokens;
+    if (tokens.target_count() == 0) continue;
+    const TargetRows targets = find_targets(whole.saved, tokens);
+    const auto layers = static_cast<std::size_t>(layers_);
+    State state{.exec = exec,
+                .batch = tokens,
+                .place = i,
+                .targets = targets,
+                .rows = rows_of(tokens, targets),
+                .h = ArenaList<View>(whole.saved, "batch.layers", layers + 1),
+                .saved = {},
+                .embedding_saved = {},
+                .d_last = {},
+                .dh = {}};
+    if (recompute != Recompute::kFull) {
+      state.saved = ArenaList<BlockSaved>(whole.saved, "batch.layers", layers);
+      state.saved.append(layers);
     }
+    states_.push_back(state);
   }
 }
 
 // Up through the layers, the head, down to the lowest layer that is trained.
-std::vector<std::size_t> TrainPass::walk_order() const {
-  std::vector<std::size_t> order;
+std::span<const std::size_t> TrainPass::walk_order(Arena& arena) const {
+  ArenaList<std::size_t> order(arena, "batch.layers", static_cast<std::size_t>(2 * layers_ + 1));
   for (std::int64_t layer = 0; layer <= layers_; ++layer) {
     order.push_back(static_cast<std::size_t>(layer));
   }
   for (std::int64_t layer = layers_ - 1; layer >= lowest_block(); --layer) {
     order.push_back(static_cast<std::size_t>(layer));
   }
-  return order;
+  return order.span();
 }
 
-std::vector<LossSums> TrainPass::run() {
-  std::vector<LossSums> sums(batches_);
-  if (states_.empty()) return sums;
-  PageWalk walk(model_.stream_.get(), walk_order());
+void TrainPass::run(std::span<LossSums> sums) {
+  std::fill(sums.begin(), sums.end(), LossSums{});
+  if (states_.empty()) return;
+  PageWalk walk(model_.stream_.get(), order_);
   for (State& state : states_) embed(state);
   for (std::int64_t layer = 0; layer < layers_; ++layer) {
     walk.enter();
@@ -135,12 +144,12 @@ std::vector<LossSums> TrainPass::run() {
   }
   bool finite = true;
   walk.enter();
-  for (std::size_t i = 0; i < states_.size(); ++i) {
-    sums[place_[i]] = head(states_[i]);
-    finite = finite && sums[place_[i]].non_finite < 0;
+  for (State& state : states_) {
+    sums[state.place] = head(state);
+    finite = finite && sums[state.place].non_finite < 0;
   }
   walk.leave();
-  if (lowest_ >= layers_ || !finite) return sums;
+  if (lowest_ >= layers_ || !finite) return;
 
   for (std::int64_t layer = layers_ - 1; layer >= lowest_block(); --layer) {
     walk.enter();
@@ -153,12 +162,10 @@ std::vector<LossSums> TrainPass::run() {
                                  state.embedding_saved);
     }
   }
-  return sums;
 }
 
 void TrainPass::embed(State& state) {
   Exec& exec = state.exec;
-  state.saved.resize(static_cast<std::size_t>(layers_));
   state.h.push_back(exec.saved.allocate("block.h", exec.dtype,
                                         {state.batch.tokens(), model_.config_.hidden_size}));
   model_.embedding_.forward(exec, index_view(state.batch.ids), state.h[0], state.embedding_saved);
@@ -183,7 +190,7 @@ LossSums TrainPass::head(State& state) {
   Exec& exec = state.exec;
   const std::int64_t hidden = model_.config_.hidden_size;
   const bool need_dh = lowest_ < layers_;
-  const auto count = static_cast<std::int64_t>(state.targets.rows.size());
+  const std::int64_t count = state.targets.count();
   if (need_dh || model_.head_.trainable()) {
     state.d_last = exec.scratch.allocate("head.dh", exec.dtype, {count, hidden});
   }
@@ -192,8 +199,8 @@ LossSums TrainPass::head(State& state) {
                    ? exec.scratch.allocate("block.dh", exec.dtype, {state.batch.tokens(), hidden})
                    : state.d_last;
   }
-  return model_.head_.loss(exec, state.h.back(), index_view(state.targets.targets), grad_scale_,
-                           state.d_last, nullptr);
+  return model_.head_.loss(exec, state.h.back(), state.targets.targets, grad_scale_, state.d_last,
+                           nullptr);
 }
 
 void TrainPass::backward(State& state, std::int64_t layer) {
@@ -215,16 +222,18 @@ void TrainPass::backward(State& state, std::int64_t layer) {
   block.backward(exec, rows, state.h[l], block_saved, d_out, state.dh, need_dx);
 }
 
-std::vector<LossSums> DeepSeekModel::forward_backward(Exec& exec,
-                                                      std::span<const MicroBatch> batches,
-                                                      double grad_scale, Recompute recompute) {
-  return TrainPass(*this, exec, batches, grad_scale, recompute).run();
+void DeepSeekModel::forward_backward(Exec& exec, std::span<const MicroBatch> batches,
+                                     double grad_scale, Recompute recompute,
+                                     std::span<LossSums> sums) {
+  TrainPass(*this, exec, batches, grad_scale, recompute).run(sums);
 }
 
 LossSums DeepSeekModel::forward_backward(Exec& exec, const TokenBatch& batch, double grad_scale,
                                          Recompute recompute) {
   const MicroBatch one{.tokens = &batch, .step_stream = exec.step_stream};
-  return forward_backward(exec, std::span(&one, 1), grad_scale, recompute).front();
+  LossSums sums;
+  forward_backward(exec, {&one, 1}, grad_scale, recompute, {&sums, 1});
+  return sums;
 }
 
 }  // namespace ds

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "kernels/elementwise.h"
 #include "kernels/expert_permute.h"
@@ -113,9 +112,8 @@ DoraGains dora_gains(Exec& exec, const Linear& layer, Arena& arena) {
 
 void linear_forward(Exec& exec, std::span<const LinearForward> calls) {
   ArenaScope scope(exec.scratch);
-  std::vector<GemmProblem> down;
-  std::vector<GemmProblem> base;
-  base.reserve(calls.size());
+  ArenaList<GemmProblem> down(exec.scratch, "linear.products", calls.size());
+  ArenaList<GemmProblem> base(exec.scratch, "linear.products", calls.size());
   for (const LinearForward& call : calls) {
     const Linear& layer = *call.layer;
     *call.saved = LinearSaved{};
@@ -151,8 +149,8 @@ void linear_forward(Exec& exec, std::span<const LinearForward> calls) {
     }
     base.push_back(problem);
   }
-  if (!down.empty()) exec.device.run(Gemm{down});
-  if (!base.empty()) exec.device.run(Gemm{base});
+  if (!down.empty()) exec.device.run(Gemm{down.span()});
+  if (!base.empty()) exec.device.run(Gemm{base.span()});
 
   for (const LinearForward& call : calls) {
     const Linear& layer = *call.layer;
@@ -183,9 +181,8 @@ void linear_backward(Exec& exec, std::span<const LinearBackward> calls) {
     ConstView dy;  // of the product: DoRA's gains applied
     ConstView dp;  // [rows, r]
   };
-  std::vector<Work> works;
-  works.reserve(calls.size());
-  std::vector<GemmProblem> up;
+  ArenaList<Work> works(exec.scratch, "linear.calls", calls.size());
+  ArenaList<GemmProblem> up(exec.scratch, "linear.products", calls.size());
   for (const LinearBackward& call : calls) {
     const Linear& layer = *call.layer;
     if (call.dy.rows() == 0) continue;
@@ -215,10 +212,10 @@ void linear_backward(Exec& exec, std::span<const LinearBackward> calls) {
     }
     works.push_back(work);
   }
-  if (!up.empty()) exec.device.run(Gemm{up});
+  if (!up.empty()) exec.device.run(Gemm{up.span()});
 
-  std::vector<GemmProblem> products;
-  products.reserve(works.size() * 3);
+  // Gradients of B, A, the weight and the input.
+  ArenaList<GemmProblem> products(exec.scratch, "linear.products", 4 * works.size());
   for (const Work& work : works) {
     const LinearBackward& call = *work.call;
     const Linear& layer = *call.layer;
@@ -266,7 +263,7 @@ void linear_backward(Exec& exec, std::span<const LinearBackward> calls) {
       products.push_back(problem);
     }
   }
-  if (!products.empty()) exec.device.run(Gemm{products});
+  if (!products.empty()) exec.device.run(Gemm{products.span()});
 
   // With dropout the adapter's share of dx passes through the mask, so it cannot ride along.
   for (const Work& work : works) {

@@ -1,7 +1,5 @@
 #include "libcore/nn/mla.h"
 
-#include <vector>
-
 #include "kernels/cast.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
@@ -223,8 +221,8 @@ void Mla::decode(Exec& exec, const ConstView& positions, const ConstView& xn,
   const View k_rope = saved.kv_a.slice_cols(c, shape.rope);
   rotate(exec, positions, saved.q, k_rope, false);
 
-  std::vector<ConstView> views;
-  std::vector<std::int32_t> visible;
+  ArenaList<ConstView> views(exec.scratch, "decode.caches", caches.size());
+  ArenaList<std::int32_t> visible(exec.scratch, "decode.caches", caches.size());
   for (std::int64_t row = 0; row < rows; ++row) {
     const CacheRow& entry = caches[static_cast<std::size_t>(row)];
     const View slot = entry.cache.slice_rows(entry.length, 1);
@@ -253,8 +251,9 @@ void Mla::decode(Exec& exec, const ConstView& positions, const ConstView& xn,
     return gains.gain.reshape({1, kv_b_proj.out}).slice_cols(row0, count).reshape({count});
   };
 
-  std::vector<GemmProblem> low_problems;
-  std::vector<GemmProblem> problems;
+  const auto heads = static_cast<std::size_t>(shape.heads);
+  ArenaList<GemmProblem> low_problems(exec.scratch, "decode.products", heads);
+  ArenaList<GemmProblem> problems(exec.scratch, "decode.products", heads);
   for (std::int64_t h = 0; h < shape.heads; ++h) {
     const std::int64_t row0 = h * kv_width;
     const View q_nope = saved.q.slice_cols(h * head_width, shape.nope);
@@ -277,8 +276,8 @@ void Mla::decode(Exec& exec, const ConstView& positions, const ConstView& xn,
     }
     problems.push_back(problem);
   }
-  if (!low_problems.empty()) exec.device.run(Gemm{low_problems});
-  exec.device.run(Gemm{problems});
+  if (!low_problems.empty()) exec.device.run(Gemm{low_problems.span()});
+  exec.device.run(Gemm{problems.span()});
 
   exec.device.run(kernels::AttentionDecode{.heads = shape.heads,
                                            .latent = static_cast<int>(c),
@@ -288,8 +287,8 @@ void Mla::decode(Exec& exec, const ConstView& positions, const ConstView& xn,
                                            .q_rope = saved.q,
                                            .q_rope_stride = head_width,
                                            .q_rope_offset = shape.nope,
-                                           .caches = views,
-                                           .visible = visible,
+                                           .caches = views.span(),
+                                           .visible = visible.span(),
                                            .o_latent = o_latent});
 
   low_problems.clear();
@@ -313,8 +312,8 @@ void Mla::decode(Exec& exec, const ConstView& positions, const ConstView& xn,
     }
     problems.push_back(problem);
   }
-  if (!low_problems.empty()) exec.device.run(Gemm{low_problems});
-  exec.device.run(Gemm{problems});
+  if (!low_problems.empty()) exec.device.run(Gemm{low_problems.span()});
+  exec.device.run(Gemm{problems.span()});
   if (dora) {
     for (std::int64_t h = 0; h < shape.heads; ++h) {
       const View head = o.slice_cols(h * shape.value, shape.value);

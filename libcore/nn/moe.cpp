@@ -35,9 +35,10 @@ void Moe::forward(Exec& exec, const ConstView& xn, const View& y, MoeSaved& save
   saved.slot_token = exec.saved.allocate("router.slot_token", DType::kI32, {slots});
   saved.entry_slot = exec.saved.allocate("router.entry_slot", DType::kI32, {tokens, k});
   saved.gate_up = exec.saved.allocate("experts.gate_up", dtype, {slots, 2 * width});
-  saved.gate_proj.resize(experts.size());
-  saved.up_proj.resize(experts.size());
-  saved.down_proj.resize(experts.size());
+  for (ArenaList<LinearSaved>* each : {&saved.gate_proj, &saved.up_proj, &saved.down_proj}) {
+    *each = ArenaList<LinearSaved>(exec.saved, "experts.linears", experts.size());
+    each->append(experts.size());
+  }
 
   ArenaScope scope(exec.scratch);
   {
@@ -65,7 +66,7 @@ void Moe::forward(Exec& exec, const ConstView& xn, const View& y, MoeSaved& save
 
   const View xg = exec.scratch.allocate("experts.x", dtype, {slots, hidden});
   exec.device.run(GatherRows{.x = xn, .index = saved.slot_token, .y = xg});
-  std::vector<LinearForward> calls;
+  ArenaList<LinearForward> calls(exec.scratch, "experts.calls", 2 * experts.size());
   for_active(saved, [&](std::size_t e, std::int64_t begin, std::int64_t rows) {
     const ConstView x = xg.slice_rows(begin, rows);
     const View out = saved.gate_up.slice_rows(begin, rows);
@@ -78,7 +79,7 @@ void Moe::forward(Exec& exec, const ConstView& xn, const View& y, MoeSaved& save
                      .y = out.slice_cols(width, width),
                      .saved = &saved.up_proj[e]});
   });
-  linear_forward(exec, calls);
+  linear_forward(exec, calls.span());
 
   const View act = exec.scratch.allocate("experts.act", dtype, {slots, width});
   exec.device.run(kernels::SwigluForward{
@@ -91,7 +92,7 @@ void Moe::forward(Exec& exec, const ConstView& xn, const View& y, MoeSaved& save
                      .y = out.slice_rows(begin, rows),
                      .saved = &saved.down_proj[e]});
   });
-  linear_forward(exec, calls);
+  linear_forward(exec, calls.span());
   exec.device.run(CombineRows{.x = out, .index = saved.entry_slot, .y = y, .accumulate = true});
   if (shared) shared->forward(exec, xn, y, saved.shared);
 }
@@ -125,7 +126,7 @@ void Moe::backward(Exec& exec, const ConstView& dy, MoeSaved& saved, const View&
         kernels::SwigluForward{.gate_up = saved.gate_up, .row_weight = row_weight, .y = act});
   }
 
-  std::vector<LinearBackward> calls;
+  ArenaList<LinearBackward> calls(exec.scratch, "experts.calls", experts.size());
   for_active(saved, [&](std::size_t e, std::int64_t begin, std::int64_t rows) {
     if (!exec.frozen) {
       saved.down_proj[e].x = act.slice_rows(begin, rows);
@@ -137,7 +138,7 @@ void Moe::backward(Exec& exec, const ConstView& dy, MoeSaved& saved, const View&
                      .saved = &saved.down_proj[e],
                      .dx = d_act.slice_rows(begin, rows)});
   });
-  linear_backward(exec, calls);
+  linear_backward(exec, calls.span());
   exec.device.run(kernels::SwigluBackward{.dy = d_act,
                                           .gate_up = saved.gate_up,
                                           .row_weight = row_weight,
@@ -154,7 +155,7 @@ void Moe::backward(Exec& exec, const ConstView& dy, MoeSaved& saved, const View&
                        .dx = dxg.slice_rows(begin, rows),
                        .beta = gate ? 0.0 : 1.0});
     });
-    linear_backward(exec, calls);
+    linear_backward(exec, calls.span());
   }
   exec.device.run(CombineRows{.x = dxg, .index = saved.entry_slot, .y = dxn});
 

@@ -26,7 +26,7 @@ struct MoeSaved {
   View slot_token;  // [slots] I32
   View entry_slot;  // [tokens, top_k] I32
   View gate_up;     // [slots, 2 * width]; backward overwrites it with its gradient
-  std::vector<LinearSaved> gate_proj, up_proj, down_proj;  // one an expert
+  ArenaList<LinearSaved> gate_proj, up_proj, down_proj;  // one an expert
   MlpSaved shared;
 };
 

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/adamw.h"
 #include "kernels/reduce.h"
 #include "libcore/base/error.h"
 
@@ -53,8 +52,8 @@ StepReport Optimizer::step(Device& device, double lr_factor) {
   report.lr_a = group_learning_rate(config_, LrGroup::kA) * lr_factor;
   report.lr_b = group_learning_rate(config_, LrGroup::kB) * lr_factor;
 
-  std::vector<std::size_t> live;
-  std::vector<ConstView> gradients;
+  live_.clear();
+  gradients_.clear();
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = *parameters_[i];
     if (!parameter.trainable || parameter.skipped || !parameter.touched) continue;
@@ -62,21 +61,22 @@ StepReport Optimizer::step(Device& device, double lr_factor) {
       throw Error(ExitCode::kInternal,
                   fmt::format("parameter '{}' was touched but has no gradient", parameter.name));
     }
-    live.push_back(i);
-    gradients.push_back(parameter.grad.view());
+    live_.push_back(i);
+    gradients_.push_back(parameter.grad.view());
   }
 
-  std::vector<double> squares(live.size(), 0.0);
-  if (!live.empty()) device.run(kernels::SquaredNorm{.tensors = gradients, .out = squares});
+  squares_.assign(live_.size(), 0.0);
+  if (!live_.empty()) device.run(kernels::SquaredNorm{.tensors = gradients_, .out = squares_});
   double sum = 0.0;
-  report.squared_norms.assign(parameters_.size(), 0.0);
-  for (std::size_t k = 0; k < live.size(); ++k) {
-    report.squared_norms[live[k]] = squares[k];
+  squared_norms_.assign(parameters_.size(), 0.0);
+  report.squared_norms = squared_norms_;
+  for (std::size_t k = 0; k < live_.size(); ++k) {
+    squared_norms_[live_[k]] = squares_[k];
     // An F32 square never overflows F64, so this finds exactly the non-finite gradients.
-    if (!std::isfinite(squares[k]) && report.non_finite.empty()) {
-      report.non_finite = parameters_[live[k]]->name;
+    if (!std::isfinite(squares_[k]) && report.non_finite.empty()) {
+      report.non_finite = parameters_[live_[k]]->name;
     }
-    sum += squares[k];
+    sum += squares_[k];
   }
   report.grad_norm = std::sqrt(sum);
   if (!report.non_finite.empty()) {
@@ -87,9 +87,8 @@ StepReport Optimizer::step(Device& device, double lr_factor) {
   const double scale = config_.max_grad_norm > 0.0
                            ? std::min(1.0, config_.max_grad_norm / (report.grad_norm + 1e-6))
                            : 1.0;
-  std::vector<kernels::AdamWItem> items;
-  items.reserve(live.size());
-  for (const std::size_t i : live) {
+  items_.clear();
+  for (const std::size_t i : live_) {
     Parameter& parameter = *parameters_[i];
     State& state = states_[i];
     if (!state.exp_avg) {
@@ -104,16 +103,16 @@ StepReport Optimizer::step(Device& device, double lr_factor) {
     item.lr = group_learning_rate(config_, groups_[i]) * lr_factor;
     item.weight_decay = group_weight_decay(config_, groups_[i]);
     item.step = ++state.step;
-    items.push_back(item);
+    items_.push_back(item);
   }
-  if (!items.empty()) {
-    device.run(kernels::AdamW{.items = items,
+  if (!items_.empty()) {
+    device.run(kernels::AdamW{.items = items_,
                               .beta1 = config_.beta1,
                               .beta2 = config_.beta2,
                               .eps = config_.epsilon,
                               .grad_scale = scale});
   }
-  report.updated = static_cast<std::int64_t>(items.size());
+  report.updated = static_cast<std::int64_t>(items_.size());
   zero_grad();
   return report;
 }

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "kernels/adamw.h"
 #include "libcore/nn/parameter.h"
 #include "libcore/tensor/device.h"
 
@@ -34,9 +36,10 @@ double group_learning_rate(const OptimizerConfig& config, LrGroup group);
 double group_weight_decay(const OptimizerConfig& config, LrGroup group);
 
 struct StepReport {
-  double grad_norm = 0.0;             // global L2 norm before clipping
-  std::vector<double> squared_norms;  // of every parameter's gradient before clipping; 0: untouched
-  double lr_a = 0.0;                  // rates used
+  double grad_norm = 0.0;  // global L2 norm before clipping
+  // Of every parameter's gradient before clipping; 0: untouched. Until the next step.
+  std::span<const double> squared_norms;
+  double lr_a = 0.0;  // rates used
   double lr_b = 0.0;
   // Name of the first parameter whose gradient is NaN or infinite; empty when all are finite. When
   // set, no value, moment or count was changed (the gradients are dropped).
@@ -78,6 +81,12 @@ class Optimizer {
   std::vector<Parameter*> parameters_;
   std::vector<State> states_;
   std::vector<LrGroup> groups_;
+  // Of the step at work; kept for their memory.
+  std::vector<std::size_t> live_;
+  std::vector<ConstView> gradients_;
+  std::vector<double> squares_;
+  std::vector<double> squared_norms_;
+  std::vector<kernels::AdamWItem> items_;
 };
 
 }  // namespace ds

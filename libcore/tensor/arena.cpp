@@ -62,6 +62,10 @@ View Arena::allocate(std::string_view name, DType dtype,
                      std::initializer_list<std::int64_t> extents) {
   std::size_t bytes = static_cast<std::size_t>(kernels::dtype_size(dtype));
   for (const std::int64_t extent : extents) bytes *= static_cast<std::size_t>(extent);
+  return View(allocate_bytes(name, bytes), dtype, extents);
+}
+
+void* Arena::allocate_bytes(std::string_view name, std::size_t bytes) {
   const std::size_t rounded = std::max(kAlignment, round_up(bytes, kAlignment));
 
   while (block_ < blocks_.size() && offset_ + rounded > blocks_[block_].size) {
@@ -86,7 +90,7 @@ View Arena::allocate(std::string_view name, DType dtype,
     peak_ = used_;
     at_peak_ = allocations_;
   }
-  return View(memory, dtype, extents);
+  return memory;
 }
 
 void Arena::reset_peak() {

@@ -1,12 +1,15 @@
 // Stack allocation for activations and temporaries.
 #pragma once
 
+#include <cassert>
 #include <cstddef>
 #include <initializer_list>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/view.h"
@@ -28,6 +31,8 @@ class Arena {
 
   // Throws Error(kResources) naming the allocation when memory is exhausted.
   View allocate(std::string_view name, DType dtype, std::initializer_list<std::int64_t> extents);
+  // The same for `bytes` bytes, 64-byte aligned.
+  void* allocate_bytes(std::string_view name, std::size_t bytes);
 
   std::size_t used_bytes() const { return used_; }
   std::size_t peak_bytes() const { return peak_; }
@@ -82,6 +87,48 @@ class ArenaScope {
  private:
   Arena& arena_;
   Arena::Mark mark_;
+};
+
+// A list in an arena, of at most as many elements as it was made for: what a step needs besides
+// tensors (the products of a call, what layers keep), so that the steady state allocates nothing.
+// Copies share the elements, which live as long as the arena's scope and are never destroyed.
+template <class T>
+class ArenaList {
+ public:
+  static_assert(std::is_trivially_destructible_v<T>);
+  ArenaList() = default;  // has room for nothing
+  ArenaList(Arena& arena, std::string_view name, std::size_t capacity)
+      : data_(static_cast<T*>(arena.allocate_bytes(name, capacity * sizeof(T)))),
+        capacity_(capacity) {}
+
+  T& push_back(const T& value) {
+    assert(size_ < capacity_);
+    return *std::construct_at(data_ + size_++, value);
+  }
+  // Then `size` default elements follow those that are there.
+  void append(std::size_t size) {
+    for (std::size_t i = 0; i < size; ++i) push_back(T());
+  }
+  void pop_back() {
+    assert(size_ > 0);
+    --size_;
+  }
+  void clear() { size_ = 0; }
+  bool empty() const { return size_ == 0; }
+  std::size_t size() const { return size_; }
+  T* begin() const { return data_; }
+  T* end() const { return data_ + size_; }
+  T& operator[](std::size_t i) const {
+    assert(i < size_);
+    return data_[i];
+  }
+  T& back() const { return (*this)[size_ - 1]; }
+  std::span<T> span() const { return {data_, size_}; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::size_t capacity_ = 0;
 };
 
 }  // namespace ds

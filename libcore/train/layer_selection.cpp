@@ -79,51 +79,52 @@ LayerSelection::~LayerSelection() {
   for (Parameter* parameter : parameters_) parameter->skipped = false;
 }
 
-std::vector<std::int64_t> LayerSelection::choose(std::vector<std::int64_t> candidates) const {
+void LayerSelection::choose() {
   const auto importance = [this](std::int64_t layer) {
     const double value = importance_[static_cast<std::size_t>(layer)];
     return value < 0.0 ? HUGE_VAL : value;
   };
-  std::stable_sort(candidates.begin(), candidates.end(),
-                   [&](std::int64_t a, std::int64_t b) { return importance(a) > importance(b); });
-  auto computed = static_cast<std::size_t>(
-      selected_layers(settings_.threshold, static_cast<std::int64_t>(candidates.size())));
-  while (computed < candidates.size() && std::isinf(importance(candidates[computed]))) ++computed;
-  candidates.resize(computed);
-  std::sort(candidates.begin(), candidates.end());
-  return candidates;
+  std::sort(computed_.begin(), computed_.end(), [&](std::int64_t a, std::int64_t b) {
+    return importance(a) != importance(b) ? importance(a) > importance(b) : a < b;
+  });
+  auto count = static_cast<std::size_t>(
+      selected_layers(settings_.threshold, static_cast<std::int64_t>(computed_.size())));
+  while (count < computed_.size() && std::isinf(importance(computed_[count]))) ++count;
+  skipped_.assign(computed_.begin() + static_cast<std::ptrdiff_t>(count), computed_.end());
+  computed_.resize(count);
+  std::sort(computed_.begin(), computed_.end());
+  std::sort(skipped_.begin(), skipped_.end());
 }
 
 void LayerSelection::begin(std::int64_t step) {
-  std::set<std::int64_t> layers;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    if (layer_of_[i] >= 0 && parameters_[i]->trainable) layers.insert(layer_of_[i]);
-  }
-  refreshing_ = step % settings_.refresh == 0;
-  computed_.assign(layers.begin(), layers.end());
-  if (!refreshing_ && !computed_.empty()) computed_ = choose(computed_);
+  computed_.clear();
   skipped_.clear();
-  std::set_difference(layers.begin(), layers.end(), computed_.begin(), computed_.end(),
-                      std::back_inserter(skipped_));
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    if (layer_of_[i] >= 0 && parameters_[i]->trainable) computed_.push_back(layer_of_[i]);
+  }
+  std::sort(computed_.begin(), computed_.end());
+  computed_.erase(std::unique(computed_.begin(), computed_.end()), computed_.end());
+  refreshing_ = step % settings_.refresh == 0;
+  if (!refreshing_ && !computed_.empty()) choose();
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     parameters_[i]->skipped = std::binary_search(skipped_.begin(), skipped_.end(), layer_of_[i]);
   }
 }
 
-void LayerSelection::measure(const std::vector<double>& squared_norms) {
+void LayerSelection::measure(std::span<const double> squared_norms) {
   if (!refreshing_) return;
-  std::vector<double> squares(importance_.size(), 0.0);
+  squares_.assign(importance_.size(), 0.0);
   for (std::size_t i = 0; i < squared_norms.size(); ++i) {
-    if (layer_of_[i] >= 0) squares[static_cast<std::size_t>(layer_of_[i])] += squared_norms[i];
+    if (layer_of_[i] >= 0) squares_[static_cast<std::size_t>(layer_of_[i])] += squared_norms[i];
   }
   double total = 0.0;
   for (const std::int64_t layer : computed_) {
-    total += std::sqrt(squares[static_cast<std::size_t>(layer)]);
+    total += std::sqrt(squares_[static_cast<std::size_t>(layer)]);
   }
   if (!(total > 0.0)) return;
   for (const std::int64_t layer : computed_) {
     const auto l = static_cast<std::size_t>(layer);
-    const double share = std::sqrt(squares[l]) / total;
+    const double share = std::sqrt(squares_[l]) / total;
     importance_[l] = importance_[l] < 0.0
                          ? share
                          : settings_.decay * importance_[l] + (1.0 - settings_.decay) * share;

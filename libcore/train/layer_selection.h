@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "libcore/nn/parameter.h"
@@ -40,7 +41,7 @@ class LayerSelection {
   void begin(std::int64_t step);
   // After that update: takes the squared gradient norms of all parameters (StepReport) into the
   // means, if all layers were computed.
-  void measure(const std::vector<double>& squared_norms);
+  void measure(std::span<const double> squared_norms);
 
   bool refreshing() const { return refreshing_; }
   const std::vector<std::int64_t>& computed() const { return computed_; }  // layers, ascending
@@ -51,7 +52,8 @@ class LayerSelection {
   void set_importance(const std::vector<double>& importance);
 
  private:
-  std::vector<std::int64_t> choose(std::vector<std::int64_t> candidates) const;
+  // Leaves those of computed_, which ascend, that are computed.
+  void choose();
 
   SelectionSettings settings_;
   const std::vector<Parameter*>& parameters_;
@@ -59,6 +61,7 @@ class LayerSelection {
   std::vector<double> importance_;
   std::vector<std::int64_t> computed_;
   std::vector<std::int64_t> skipped_;
+  std::vector<double> squares_;  // of the layers; kept for its memory
   bool refreshing_ = false;
 };
 

@@ -73,6 +73,19 @@ std::int64_t scratch_elements(const ModelConfig& c, std::int64_t layer) {
   return 2 * c.hidden_size + std::max(attention, mlp);
 }
 
+// Bytes of the lists of tensors that a micro-batch keeps, however many tokens it has.
+std::int64_t list_bytes(const ModelConfig& c, Recompute recompute) {
+  std::int64_t kept = 0;
+  std::int64_t largest = 0;
+  for (std::int64_t layer = 0; layer < c.num_hidden_layers; ++layer) {
+    const std::int64_t experts = c.is_moe_layer(layer) ? c.n_routed_experts : 0;
+    const auto linears = 3 * experts * static_cast<std::int64_t>(sizeof(LinearSaved));
+    kept += static_cast<std::int64_t>(sizeof(BlockSaved)) + linears;
+    largest = std::max(largest, linears);
+  }
+  return recompute == Recompute::kFull ? largest : kept;
+}
+
 }  // namespace
 
 std::vector<ActivationGroup> activation_groups(const ModelConfig& config, std::int64_t lora_rank,
@@ -135,7 +148,8 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryRequest& request) 
     scratch = std::max({scratch, forward, scratch_elements(config, layer)});
   }
   saved += remade;
-  plan.parts["activations"] = request.tokens * saved * element;
+  plan.parts["activations"] =
+      request.tokens * saved * element + list_bytes(config, request.recompute);
 
   const std::int64_t rows =
       std::min(request.targets > 0 ? request.targets : request.tokens,
@@ -211,6 +225,8 @@ MemoryPlan with_base(const ModelConfig& config, const MemoryRequest& request, co
     plan.parts["workspace"] = plan_memory(config, request).parts["workspace"] +
                               2 * (request.micro_batches - 1) * request.tokens *
                                   config.hidden_size * kernels::dtype_size(request.dtype);
+    plan.parts["activations"] +=
+        (request.micro_batches - 1) * list_bytes(config, request.recompute);
     if (request.recompute == Recompute::kFull) {
       const std::int64_t borders =
           (config.num_hidden_layers + 1) * config.hidden_size * kernels::dtype_size(request.dtype);

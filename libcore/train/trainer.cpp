@@ -40,18 +40,12 @@ Trainer::Trainer(DeepSeekModel& model, Optimizer& optimizer, Device& device, std
       recompute_(recompute),
       layer_major_(layer_major) {}
 
-UpdateReport Trainer::update(const Window& window, std::int64_t step, double lr_factor) {
-  UpdateReport report;
-  report.targets = window.targets;
-  report.tokens = window.tokens;
-  if (window.targets == 0) {
-    throw Error(ExitCode::kInternal,
-                "a training step has no target tokens (lines " + all_lines_text(window) + ")");
-  }
+void Trainer::add_gradients(const Window& window, std::int64_t step, UpdateReport& report) {
   const double scale = 1.0 / static_cast<double>(window.targets);
-  saved_.reset_peak();
-  if (selection_ != nullptr) selection_->begin(step);
-  std::vector<MicroBatch> batches;
+  const ArenaScope lists(saved_);
+  ArenaList<MicroBatch> batches(saved_, "batch.states", window.batches.size());
+  ArenaList<LossSums> sums(saved_, "batch.states", window.batches.size());
+  sums.append(window.batches.size());
   for (const TokenBatch& batch : window.batches) {
     batches.push_back(
         {.tokens = &batch,
@@ -65,18 +59,35 @@ UpdateReport Trainer::update(const Window& window, std::int64_t step, double lr_
             .seed = seed_};
   const std::size_t together = layer_major_ ? batches.size() : 1;
   for (std::size_t first = 0; first < batches.size(); first += together) {
-    const auto group = std::span(batches).subspan(first, together);
-    const std::vector<LossSums> sums = model_.forward_backward(exec, group, scale, recompute_);
-    for (std::size_t i = 0; i < sums.size(); ++i) {
-      if (sums[i].non_finite >= 0) {
+    const auto losses = sums.span().subspan(first, together);
+    model_.forward_backward(exec, batches.span().subspan(first, together), scale, recompute_,
+                            losses);
+    for (std::size_t i = 0; i < losses.size(); ++i) {
+      if (losses[i].non_finite >= 0) {
         report.divergence =
             fmt::format("step {}: the loss of target {} in the batch of lines {} is not finite",
-                        step + 1, sums[i].non_finite, lines_text(*group[i].tokens));
-        optimizer_.zero_grad();
-        return report;
+                        step + 1, losses[i].non_finite, lines_text(*batches[first + i].tokens));
+        return;
       }
-      report.loss_sum += sums[i].loss;
+      report.loss_sum += losses[i].loss;
     }
+  }
+}
+
+UpdateReport Trainer::update(const Window& window, std::int64_t step, double lr_factor) {
+  UpdateReport report;
+  report.targets = window.targets;
+  report.tokens = window.tokens;
+  if (window.targets == 0) {
+    throw Error(ExitCode::kInternal,
+                "a training step has no target tokens (lines " + all_lines_text(window) + ")");
+  }
+  saved_.reset_peak();
+  if (selection_ != nullptr) selection_->begin(step);
+  add_gradients(window, step, report);
+  if (!report.divergence.empty()) {
+    optimizer_.zero_grad();
+    return report;
   }
   {
     const OpScope scope(device_, "optimizer");

@@ -46,6 +46,9 @@ class Trainer {
   const Arena& scratch() const { return scratch_; }
 
  private:
+  // Forward and backward of the window; afterwards the report has its loss, or the divergence.
+  void add_gradients(const Window& window, std::int64_t step, UpdateReport& report);
+
   DeepSeekModel& model_;
   Optimizer& optimizer_;
   Device& device_;

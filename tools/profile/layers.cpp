@@ -72,8 +72,10 @@ void measure(const LayersSettings& settings, Workload& work, Device& device, Mea
     }
     const auto begin = std::chrono::steady_clock::now();
     if (i > 0) recorder.begin_step(last || (trace && has_room));
+    const AllocationCounts allocations = allocation_counts();
     work.step();
     if (i == 0) continue;
+    m.allocations += allocation_counts() - allocations;
     recorder.end_step();
     m.seconds.push_back(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());

@@ -6,8 +6,6 @@
 #include <fstream>
 #include <numeric>
 
-#include "tools/profile/allocations.h"
-
 namespace ds::profile {
 
 namespace {
@@ -35,7 +33,6 @@ ProcessUse process_use() {
           .voluntary_switches = usage.ru_nvcsw,
           .involuntary_switches = usage.ru_nivcsw,
           .cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime),
-          .allocations = allocation_count(),
           .disk_read_bytes = disk_read_bytes()};
 }
 
@@ -45,7 +42,6 @@ ProcessUse operator-(const ProcessUse& later, const ProcessUse& earlier) {
           .voluntary_switches = later.voluntary_switches - earlier.voluntary_switches,
           .involuntary_switches = later.involuntary_switches - earlier.involuntary_switches,
           .cpu_seconds = later.cpu_seconds - earlier.cpu_seconds,
-          .allocations = later.allocations - earlier.allocations,
           .disk_read_bytes = later.disk_read_bytes - earlier.disk_read_bytes};
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/profile/allocations.h"
 #include "tools/profile/cost_model.h"
 #include "tools/profile/memory_timeline.h"
 #include "tools/profile/op_profile.h"
@@ -19,7 +20,6 @@ struct ProcessUse {
   std::int64_t minor_faults = 0, major_faults = 0;
   std::int64_t voluntary_switches = 0, involuntary_switches = 0;
   double cpu_seconds = 0.0;
-  std::int64_t allocations = 0;      // see allocation_count()
   std::int64_t disk_read_bytes = 0;  // that came from a disk; 0 where the kernel does not say
 };
 ProcessUse process_use();  // since the start of the process
@@ -37,6 +37,7 @@ struct Measurement {
   MemoryTimeline timeline;
   std::uint64_t peak_rss = 0;
   ProcessUse use;
+  AllocationCounts allocations;  // inside the steps, without what measuring takes
   double total_seconds() const;
 };
 

@@ -133,10 +133,12 @@ std::string measured_text(const Measurement& m, const std::vector<MeasuredRow>& 
   text += memory_text(m);
   text += timeline_text(m.timeline);
   text += fmt::format(
-      "\n{} steady steps: {} minor and {} major page faults, {} voluntary and {} "
-      "involuntary context switches, CPUs busy {:.0f} %, {} allocations, {} read from disk\n",
-      m.seconds.size(), m.use.minor_faults, m.use.major_faults, m.use.voluntary_switches,
-      m.use.involuntary_switches, 100.0 * busy_share(m), m.use.allocations,
+      "\n{} steady {}: {} minor and {} major page faults, {} voluntary and {} "
+      "involuntary context switches, CPUs busy {:.0f} %, {} allocations ({} more by the matrix "
+      "library), {} read from disk\n",
+      m.seconds.size(), m.seconds.size() == 1 ? "step" : "steps", m.use.minor_faults,
+      m.use.major_faults, m.use.voluntary_switches, m.use.involuntary_switches,
+      100.0 * busy_share(m), format_count(m.allocations.own), format_count(m.allocations.library),
       format_bytes(static_cast<std::uint64_t>(m.use.disk_read_bytes)));
   return text;
 }
@@ -217,7 +219,8 @@ json measured_json(const Measurement& m, const std::vector<MeasuredRow>& rows) {
           {"steady",
            {{"steps", m.seconds.size()},
             {"minor_page_faults", m.use.minor_faults},
-            {"allocations", m.use.allocations},
+            {"allocations", m.allocations.own},
+            {"library_allocations", m.allocations.library},
             {"disk_read_bytes", m.use.disk_read_bytes},
             {"major_page_faults", m.use.major_faults},
             {"voluntary_context_switches", m.use.voluntary_switches},

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tools/profile/allocations.h"
+
 namespace ds::profile {
 
 namespace {
@@ -63,11 +65,13 @@ void Recorder::see_memory(std::int64_t at, std::string_view op) {
 }
 
 void Recorder::before(std::string_view op, const OpWork& work) {
+  const Uncounted measuring;
   work_ = work;
   profile_.before(op, work);
 }
 
 void Recorder::after(std::string_view op) {
+  const Uncounted measuring;
   profile_.after(op);
   if (!recording_) return;
   const std::int64_t end = nanoseconds(profile_.last_end() - *origin_);
@@ -84,6 +88,7 @@ void Recorder::after(std::string_view op) {
 }
 
 void Recorder::enter(std::string_view scope, std::int64_t index) {
+  const Uncounted measuring;
   profile_.enter(scope, index);
   if (!recording_) return;
   const std::int64_t at = now();
@@ -95,6 +100,7 @@ void Recorder::enter(std::string_view scope, std::int64_t index) {
 }
 
 void Recorder::leave() {
+  const Uncounted measuring;
   profile_.leave();
   if (!recording_) return;
   const std::int64_t at = now();

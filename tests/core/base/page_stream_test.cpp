@@ -98,7 +98,7 @@ TEST_CASE("a part is in memory between enter and leave, and the window holds") {
 TEST_CASE("with room for two parts the next one is read while the first is in use") {
   const Fixture f;
   PageStream stream(f.parts(), {}, 2 * kPart);
-  PageWalk walk(&stream, {0, 1, 2, 3});
+  PageWalk walk(&stream, std::vector<std::size_t>{0, 1, 2, 3});
   walk.enter();
   while (stream.bytes_read() < 2 * kPart) std::this_thread::yield();
   CHECK(f.mapped_resident() >= 2 * kPart);
@@ -111,7 +111,7 @@ TEST_CASE("with room for two parts the next one is read while the first is in us
 TEST_CASE("a part larger than the window is read nevertheless") {
   const Fixture f;
   PageStream stream(f.parts(), {}, kMiB);
-  PageWalk walk(&stream, {2, 0});
+  PageWalk walk(&stream, std::vector<std::size_t>{2, 0});
   walk.enter();
   f.check_contents(2);
   walk.leave();
@@ -125,13 +125,13 @@ TEST_CASE("a walk may be cut short, begun anew, or never begun") {
   const Fixture f;
   PageStream stream(f.parts(), {}, 4 * kPart);
   for (int round = 0; round < 20; ++round) {
-    PageWalk walk(&stream, {0, 1, 2, 3, 2, 1, 0});
+    PageWalk walk(&stream, std::vector<std::size_t>{0, 1, 2, 3, 2, 1, 0});
     walk.enter();
     f.check_contents(0);
     if (round % 2 == 0) walk.leave();
   }
   CHECK(f.mapped_resident() <= kMiB);
-  PageWalk none(nullptr, {0});
+  PageWalk none(nullptr, std::vector<std::size_t>{0});
   none.enter();
   none.leave();
 }

@@ -75,10 +75,10 @@ Result gradients(const fs::path& folder, const std::vector<TokenBatch>& window, 
   Result result;
   const std::size_t together = order == Order::kUsual ? 1 : batches.size();
   for (std::size_t first = 0; first < batches.size(); first += together) {
-    for (const LossSums& sums : model->forward_backward(
-             exec, std::span(batches).subspan(first, together), 0.01, recompute)) {
-      result.losses.push_back(sums.loss);
-    }
+    std::vector<LossSums> sums(together);
+    model->forward_backward(exec, std::span(batches).subspan(first, together), 0.01, recompute,
+                            sums);
+    for (const LossSums& each : sums) result.losses.push_back(each.loss);
   }
   CHECK(saved.used_bytes() == 0);
   CHECK(scratch.used_bytes() == 0);
