@@ -70,7 +70,10 @@ std::vector<MeasuredRow> measured_rows(const Measurement& measured, const CostTa
         row.bytes += sums.bytes / steps;
         row.seconds += sums.seconds / steps;
         if (phase == "forward") row.forward_flops += sums.flops / steps;
-        if (phase == "recompute") row.recompute_flops += sums.flops / steps;
+        if (phase == "recompute") {
+          row.recompute_flops += sums.flops / steps;
+          row.recompute_seconds += sums.seconds / steps;
+        }
         if (phase != "backward") continue;
         row.weight_gradient_flops += sums.weight_gradient_flops / steps;
         row.input_gradient_flops += (sums.flops - sums.weight_gradient_flops) / steps;

@@ -51,6 +51,7 @@ struct MeasuredRow {
   double input_gradient_flops = 0.0;
   double weight_gradient_flops = 0.0;
   double recompute_flops = 0.0;
+  double recompute_seconds = 0.0;  // of `seconds`
   double bytes = 0.0;
   double seconds = 0.0;
   double share = 0.0;

@@ -173,6 +173,7 @@ json measured_json(const Measurement& m, const std::vector<MeasuredRow>& rows) {
                       {"input_gradient_flops", row.input_gradient_flops},
                       {"weight_gradient_flops", row.weight_gradient_flops},
                       {"recompute_flops", row.recompute_flops},
+                      {"recompute_seconds", row.recompute_seconds},
                       {"bytes", row.bytes},
                       {"seconds", row.seconds},
                       {"share", row.share},

@@ -129,6 +129,7 @@ TEST_CASE("a measured training step: every op once, rows sum to the step") {
     CHECK(row["input_gradient_flops"] > 0.0);
     CHECK(row["weight_gradient_flops"] > 0.0);
     CHECK(row["recompute_flops"] == 0.0);
+    CHECK(row["recompute_seconds"] == 0.0);
   }
   CHECK(row_named(layers, "layers.0.mlp")["kind"] == "dense");
   CHECK(row_named(layers, "layers.1.mlp")["kind"] == "moe");
@@ -152,6 +153,8 @@ TEST_CASE("a measured training step: every op once, rows sum to the step") {
   for (const char* name : {"layers.1.attention", "layers.1.mlp"}) {
     const json& row = row_named(full["layers"], name);
     CHECK(row["recompute_flops"] == row["forward_flops"]);
+    CHECK(row["recompute_seconds"] > 0.0);
+    CHECK(row["recompute_seconds"] < row["seconds"]);
     CHECK(row["input_gradient_flops"] == row_named(layers, name)["input_gradient_flops"]);
     CHECK(row["weight_gradient_flops"] == row_named(layers, name)["weight_gradient_flops"]);
   }
