@@ -77,7 +77,9 @@ class TrainPass {
   std::int64_t lowest_;  // trainable layer; -1: the embedding
   ArenaScope saved_scope_;
   ArenaScope scratch_scope_;
-  ArenaList<State> states_;  // of the batches that predict something
+  Arena& saved_;
+  ArenaList<State> states_;         // of the batches that predict something
+  ArenaList<Arena::Mark> borders_;  // before what a layer keeps
   std::span<const std::size_t> order_;
 };
 
@@ -90,7 +92,9 @@ TrainPass::TrainPass(DeepSeekModel& model, Exec& whole, std::span<const MicroBat
       lowest_(model.lowest_trainable_layer()),
       saved_scope_(whole.saved),
       scratch_scope_(whole.scratch),
+      saved_(whole.saved),
       states_(whole.saved, "batch.states", batches.size()),
+      borders_(whole.saved, "batch.layers", model.blocks_.size()),
       order_(walk_order(whole.saved)) {
   for (std::size_t i = 0; i < batches.size(); ++i) {
     Exec exec = whole;
@@ -139,6 +143,7 @@ void TrainPass::run(std::span<LossSums> sums) {
   for (State& state : states_) embed(state);
   for (std::int64_t layer = 0; layer < layers_; ++layer) {
     walk.enter();
+    borders_.push_back(saved_.mark());
     for (State& state : states_) forward(state, layer);
     walk.leave();
   }
@@ -155,6 +160,8 @@ void TrainPass::run(std::span<LossSums> sums) {
     walk.enter();
     for (State& state : states_) backward(state, layer);
     walk.leave();
+    // What it kept is of no more use, so that what lower layers make again takes its place.
+    saved_.release(borders_[static_cast<std::size_t>(layer)]);
   }
   if (lowest_ < 0) {
     for (State& state : states_) {

@@ -48,23 +48,25 @@ class Arena {
   // What is in use, oldest first.
   const std::vector<Allocation>& allocations() const { return allocations_; }
 
- private:
-  friend class ArenaScope;
-  struct Block {
-    std::byte* data = nullptr;
-    std::size_t size = 0;
-    std::size_t committed = 0;  // bytes from the start that may be used
-  };
+  // Where allocating stands. Giving back to a mark frees all that came after it; a C++ scope is
+  // ArenaScope's business.
   struct Mark {
     std::size_t block = 0;
     std::size_t offset = 0;
     std::size_t used = 0;
     std::size_t allocations = 0;
   };
-  void add_block(std::size_t at_least);
-  bool commit(Block& block, std::size_t bytes);
   Mark mark() const { return {block_, offset_, used_, allocations_.size()}; }
   void release(const Mark& mark);
+
+ private:
+  struct Block {
+    std::byte* data = nullptr;
+    std::size_t size = 0;
+    std::size_t committed = 0;  // bytes from the start that may be used
+  };
+  void add_block(std::size_t at_least);
+  bool commit(Block& block, std::size_t bytes);
 
   std::string name_;
   std::vector<Block> blocks_;

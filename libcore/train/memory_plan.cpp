@@ -119,35 +119,44 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryRequest& request) 
   plan.parts["gradients"] = request.trainable * statistic;
   plan.parts["optimizer"] = 2 * request.trainable * statistic;
 
-  // The residual stream at every border of layers, what the layers keep, and what the layer at work
-  // has made again.
-  std::int64_t saved = (config.num_hidden_layers + 1) * config.hidden_size;
-  std::int64_t remade = 0;
+  // The residual stream at every border of layers, what the layers up to the one at work keep, and
+  // what that one has made again.
+  std::int64_t kept = config.hidden_size;
+  std::int64_t saved = 0;
   std::int64_t scratch = 0;
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     std::int64_t attention = 0;
     std::int64_t mlp = 0;
+    kept += config.hidden_size;
     for (const ActivationGroup& group :
          layer_groups(config, layer, request.lora_rank, request.longest)) {
       const bool drop = request.recompute == Recompute::kFull ||
                         (request.recompute == Recompute::kSelective && group.dropped_selective);
       if (!drop) {
-        saved += group.elements;
+        kept += group.elements;
       } else {
         (group.name == kDenseGroup ? mlp : attention) += group.elements;
       }
+    }
+    if (layer + 1 == config.num_hidden_layers) {
+      // It gathers the rows that predict, and attention's outputs of them.
+      const bool full = request.recompute == Recompute::kFull;
+      const bool selective = request.recompute == Recompute::kSelective;
+      const bool again = full || (selective && drops_attention(config, request.longest));
+      (full || selective ? attention : kept) += config.hidden_size;
+      (again ? attention : kept) += config.num_attention_heads * config.v_head_dim;
     }
     std::int64_t forward = forward_scratch_elements(config, layer);
     if (request.recompute == Recompute::kSelective) {
       // Either half of a block makes its own part again; forward has both in scratch.
       forward += attention + mlp;
-      remade = std::max({remade, attention - config.hidden_size, mlp + config.hidden_size});
+      saved = std::max(saved,
+                       kept + std::max(attention - config.hidden_size, mlp + config.hidden_size));
     } else {
-      remade = std::max(remade, attention + mlp);
+      saved = std::max(saved, kept + attention + mlp);
     }
     scratch = std::max({scratch, forward, scratch_elements(config, layer)});
   }
-  saved += remade;
   plan.parts["activations"] =
       request.tokens * saved * element + list_bytes(config, request.recompute);
 

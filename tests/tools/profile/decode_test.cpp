@@ -212,8 +212,18 @@ TEST_CASE("the memory of a training step over time") {
   CHECK(peak["bytes"] == highest);
   CHECK(peak["parts"]["gradients"] == d["memory"]["parts"]["gradients"]);
   CHECK(peak["parts"]["base"] == d["memory"]["parts"]["base"]);
-  // Activations are kept until backward is through: the largest amount is that of the whole step.
+  // A layer's activations are kept until its backward is through: the head sees those of all.
   CHECK(timeline["spans"][4]["begin"]["parts"]["activations"] ==
         d["memory"]["parts"]["activations"]);
+  const auto kept_before = [&](std::size_t span) {
+    return timeline["spans"][span]["begin"]["parts"]["activations"].get<std::int64_t>();
+  };
+  for (const std::size_t layer : {0, 1, 2}) {
+    const std::size_t forward = 1 + layer;
+    const std::size_t backward = 7 - layer;
+    // The input of the layer above comes before its scope.
+    CHECK(kept_before(backward) <= kept_before(forward + 1));
+    CHECK(kept_before(backward) > kept_before(forward));
+  }
   CHECK(timeline["spans"].back()["end"]["parts"]["activations"] == 0);
 }
