@@ -1,6 +1,7 @@
 #include "libcore/nn/block.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "libcore/nn/row_ops.h"
 
@@ -50,10 +51,13 @@ void Block::forward(Exec& whole, const Rows& rows, const ConstView& h, const Vie
   const std::int64_t tokens = h.rows();
   const std::int64_t hidden = h.cols();
   saved.attention_rstd = exec.saved.allocate("attention.rstd", exec.statistics(), {tokens});
-  saved.attention.xn = exec.inputs().allocate("attention.xn", exec.dtype, {tokens, hidden});
   saved.h_mid = exec.saved.allocate("block.h_mid", exec.dtype, {rows.outputs(), hidden});
   {
     const OpScope part(exec.device, "attention");
+    // What is dropped of this half makes room for the other.
+    std::optional<ArenaScope> dropped;
+    if (exec.selective) dropped.emplace(exec.scratch);
+    saved.attention.xn = exec.inputs().allocate("attention.xn", exec.dtype, {tokens, hidden});
     attention_norm.forward(exec, h, saved.attention.xn, saved.attention_rstd);
     if (rows.wanted) {
       gather_rows(exec, h, rows.wanted, saved.h_mid);

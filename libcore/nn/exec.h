@@ -23,8 +23,8 @@ struct Exec {
   bool frozen = false;
   std::uint64_t seed = 0;         // of dropout
   std::uint64_t step_stream = 0;  // unique per optimizer step and micro-batch
-  // Where activations go that selective recomputation drops: in scratch they live as long as the
-  // block's forward.
+  // Where activations go that selective recomputation drops: in scratch they live as long as
+  // forward of their half of the block.
   Arena& droppable() const { return selective ? scratch : saved; }
   // The same for what only the gradients of adapters and weights read: inputs of linear layers.
   Arena& inputs() const { return frozen ? scratch : droppable(); }

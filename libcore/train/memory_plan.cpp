@@ -148,8 +148,8 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryRequest& request) 
     }
     std::int64_t forward = forward_scratch_elements(config, layer);
     if (request.recompute == Recompute::kSelective) {
-      // Either half of a block makes its own part again; forward has both in scratch.
-      forward += attention + mlp;
+      // Either half of a block makes its own part again; forward has it in scratch.
+      forward = std::max(attention, forward + mlp + config.hidden_size);
       saved = std::max(saved,
                        kept + std::max(attention - config.hidden_size, mlp + config.hidden_size));
     } else {
