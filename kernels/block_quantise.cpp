@@ -6,7 +6,11 @@ namespace ds::kernels {
 
 void check(const BlockQuantise& op) {
   const auto name = op.kName;
-  op_check::dtype(name, "src", op.src, DType::kF32);
+  op_check::given(name, "src", op.src);
+  if (op.src.dtype() != DType::kF32 && op.src.dtype() != DType::kBF16) {
+    op_check::fail(name,
+                   "src is " + std::string(dtype_name(op.src.dtype())) + ", need F32 or BF16");
+  }
   const std::int64_t rows = op.src.rows(), cols = op.src.cols();
   op_check::matrix(name, "codes", op.codes, rows, cols, DType::kF8E4M3);
   op_check::matrix(name, "scale", op.scale, (rows + 127) / 128, (cols + 127) / 128, DType::kF32);

@@ -12,7 +12,7 @@ namespace ds::kernels {
 // kernel.py, DeepGEMM per_block_cast_to_fp8).
 struct BlockQuantise {
   static constexpr std::string_view kName = "block_quantise";
-  ConstView src;  // [rows, cols] F32
+  ConstView src;  // [rows, cols] F32 or BF16
   bool power_of_two = false;
   bool given_scale = false;
   View codes;  // [rows, cols] F8_E4M3

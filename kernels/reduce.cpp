@@ -71,4 +71,19 @@ Cost cost(const SquaredNorm& op) {
   return total;
 }
 
+void check(const CountNonFinite& op) {
+  const DType dtype = op.x.dtype();
+  if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16 &&
+      dtype != DType::kF8E4M3) {
+    op_check::fail(op.kName,
+                   "x is " + std::string(dtype_name(dtype)) + ", need F32, BF16, F16 or F8_E4M3");
+  }
+  op_check::given(op.kName, "x", op.x);
+  op_check::vector(op.kName, "count", op.count, 1, DType::kI64);
+}
+
+Cost cost(const CountNonFinite& op) {
+  return {0.0, op_check::bytes(op.x) + op_check::bytes(op.count)};
+}
+
 }  // namespace ds::kernels

@@ -41,4 +41,14 @@ void check(const SquaredNorm& op);
 Cost cost(const SquaredNorm& op);
 void run(CpuContext& context, const SquaredNorm& op);
 
+// count[0] = how many elements of x are infinite or NaN.
+struct CountNonFinite {
+  static constexpr std::string_view kName = "count_non_finite";
+  ConstView x;  // [rows, cols] F32, BF16, F16, F8_E4M3 (which has NaN only)
+  View count;   // [1] I64
+};
+void check(const CountNonFinite& op);
+Cost cost(const CountNonFinite& op);
+void run(CpuContext& context, const CountNonFinite& op);
+
 }  // namespace ds::kernels

@@ -2,33 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
 #include <vector>
 
 #include "kernels/block_quantise.h"
 #include "kernels/cast.h"
+#include "kernels/reduce.h"
 
 namespace ds {
-
-namespace {
-
-// How many of these codes have all the bits of `mask`.
-template <class Code>
-std::uint64_t count_masked(const ConstView& values, Code mask) {
-  const std::int64_t rows = values.rows(), cols = values.cols();
-  std::uint64_t count = 0;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const Code* codes = static_cast<const Code*>(values.data()) + row * values.row_stride();
-    // Whether there are any at all is the common question, and the cheap one.
-    bool any = false;
-    for (std::int64_t i = 0; i < cols; ++i) any |= (codes[i] & mask) == mask;
-    if (!any) continue;
-    for (std::int64_t i = 0; i < cols; ++i) count += (codes[i] & mask) == mask ? 1U : 0U;
-  }
-  return count;
-}
-
-}  // namespace
 
 struct Caster::Team {
   explicit Team(int threads) : context(threads, kernels::detect_isa()) {}
@@ -68,18 +48,11 @@ double Caster::quantise(const ConstView& src, Scale kind, const View& codes, con
 }
 
 std::uint64_t Caster::count_non_finite(const ConstView& values) {
-  switch (values.dtype()) {
-    case DType::kF8E4M3:
-      return count_masked<std::uint8_t>(values, 0x7f);
-    case DType::kBF16:
-      return count_masked<std::uint16_t>(values, 0x7f80);
-    case DType::kF16:
-      return count_masked<std::uint16_t>(values, 0x7c00);
-    case DType::kF32:
-      return count_masked<std::uint32_t>(values, 0x7f800000U);
-    default:
-      throw std::invalid_argument("count_non_finite: " + std::string(dtype_name(values.dtype())));
-  }
+  std::int64_t count = 0;
+  const kernels::CountNonFinite op{.x = values, .count = View(&count, DType::kI64, {1})};
+  kernels::check(op);
+  kernels::run(team_->context, op);
+  return static_cast<std::uint64_t>(count);
 }
 
 }  // namespace ds

@@ -1,6 +1,7 @@
 #include "kernels/reduce.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "tests/kernels/coverage.h"
 #include "tests/kernels/harness.h"
@@ -9,6 +10,7 @@ namespace ds::test {
 namespace {
 
 using kernels::ColumnSum;
+using kernels::CountNonFinite;
 using kernels::RowSquaredNorm;
 using kernels::SquaredNorm;
 
@@ -102,6 +104,48 @@ void parity(Of<SquaredNorm>) {
   });
 }
 
+void parity(Of<CountNonFinite>) {
+  // NaN and infinity of both signs, and the largest numbers beside them, as codes.
+  struct Special {
+    DType dtype;
+    std::uint32_t odd[4], even[2];
+  };
+  constexpr Special kSpecials[] = {
+      {DType::kF32, {0x7f800000, 0xff800000, 0x7fc00000, 0xff800001}, {0x7f7fffff, 0xff7fffff}},
+      {DType::kBF16, {0x7f80, 0xff80, 0x7fc0, 0xff81}, {0x7f7f, 0xff7f}},
+      {DType::kF16, {0x7c00, 0xfc00, 0x7e00, 0xfc01}, {0x7bff, 0xfbff}},
+      {DType::kF8E4M3, {0x7f, 0xff, 0x7f, 0xff}, {0x7e, 0xfe}}};
+  for (const Special& special : kSpecials) {
+    const auto size = static_cast<std::size_t>(kernels::dtype_size(special.dtype));
+    for (const Size shape : {Size{1, 1}, Size{3, 37}, Size{5, 9001}}) {
+      for_settings({special.dtype}, [&](const Setting& s) {
+        GuardedMatrix x = random_matrix(s.dtype, shape.rows, shape.cols, s.gap, 1);
+        const auto put = [&](std::int64_t row, std::int64_t col, std::uint32_t code) {
+          auto* at = static_cast<std::byte*>(x.view().data()) +
+                     static_cast<std::size_t>(row * x.view().row_stride() + col) * size;
+          std::memcpy(at, &code, size);
+        };
+        std::int64_t count = -1;
+        const CountNonFinite op{x.view(), View(&count, DType::kI64, {1})};
+        check(op);
+        CpuContext context = s.context();
+        put(shape.rows - 1, shape.cols - 1, special.even[0]);
+        put(0, 0, special.even[1]);
+        run(context, op);
+        CHECK(count == 0);
+        std::int64_t want = 0;
+        for (std::int64_t i = 0; i < shape.rows * shape.cols; i += 1 + i / 3) {
+          put(i / shape.cols, i % shape.cols, special.odd[want % 4]);
+          ++want;
+        }
+        run(context, op);
+        CHECK(count == want);
+        CHECK(x.intact());
+      });
+    }
+  }
+}
+
 TEST_CASE("squared_norm shows NaN and infinity") {
   CpuContext context(2, kernels::detect_isa());
   GuardedMatrix a = random_matrix(DType::kF32, 1, 40000, 0, 1);
@@ -121,6 +165,11 @@ TEST_CASE("reductions refuse operands that do not fit") {
   CHECK_THROWS_WITH_AS(check(ColumnSum{x.view(), {}, y.vector()}),
                        "column_sum: y has 3 elements, need 4", std::invalid_argument);
   CHECK_THROWS_AS(check(RowSquaredNorm{x.view(), y.view(), y.vector()}), std::invalid_argument);
+  std::int64_t count = 0;
+  const ConstView wide(&count, DType::kF64, {1});
+  CHECK_THROWS_WITH_AS(check(CountNonFinite{wide, View(&count, DType::kI64, {1})}),
+                       "count_non_finite: x is F64, need F32, BF16, F16 or F8_E4M3",
+                       std::invalid_argument);
   const ConstView tensors[] = {x.view()};
   double out[2];
   CHECK_THROWS_WITH_AS(check(SquaredNorm{tensors, out}), "squared_norm: 1 tensors but 2 results",

@@ -10,7 +10,8 @@ namespace {
 
 constexpr std::int32_t kInfinity = 0x7f800000;
 
-// Bits of the largest magnitude: as integers they are in the order of the values, NaN last.
+// Bits of the largest magnitude as an f32: as integers they are in the order of the values, NaN
+// last.
 std::int32_t largest(const float* __restrict x, std::int64_t n, std::int32_t most) {
   const auto* bits = reinterpret_cast<const std::int32_t*>(x);
   for (std::int64_t i = 0; i < n; ++i) {
@@ -19,14 +20,68 @@ std::int32_t largest(const float* __restrict x, std::int64_t n, std::int32_t mos
   }
   return most;
 }
+std::int32_t largest(const bf16* __restrict x, std::int64_t n, std::int32_t most) {
+  const auto* bits = reinterpret_cast<const std::int16_t*>(x);
+  auto narrow = static_cast<std::int16_t>(most >> 16);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto magnitude = static_cast<std::int16_t>(bits[i] & 0x7fff);
+    narrow = magnitude > narrow ? magnitude : narrow;
+  }
+  return static_cast<std::int32_t>(narrow) << 16;
+}
+
+#ifdef __FMA__
+constexpr bool kHasFma = true;
+#else
+constexpr bool kHasFma = false;
+#endif
+
+// x / scale as it is rounded, for |x / scale| <= 1024 and inverse = 1 / scale rounded: the first
+// step leaves at most one unit in the last place, the second none (Markstein, IBM Journal of
+// Research and Development 34, 1990). Where x is so small that a remainder is no normal number,
+// its code is 0 in any case.
+float divide(float x, float scale, float inverse) {
+  float quotient = x * inverse;
+  quotient = __builtin_fmaf(__builtin_fmaf(-quotient, scale, x), inverse, quotient);
+  return __builtin_fmaf(__builtin_fmaf(-quotient, scale, x), inverse, quotient);
+}
+
+// As quantise_row below, for finite x and scales within [2^-60, 2^60].
+template <class T>
+std::int32_t multiply_row(const T* __restrict x, std::int64_t n, float scale,
+                          fp8_e4m3* __restrict codes, std::int32_t worst) {
+  const float inverse = 1.0f / scale;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float value = to_acc(x[i]);
+    // A remainder of zero turns the quotient -0 into 0.
+    const std::uint32_t sign = __builtin_bit_cast(std::uint32_t, value) & 0x80000000u;
+    std::uint32_t a =
+        __builtin_bit_cast(std::uint32_t, divide(value, scale, inverse)) & 0x7fffffffu;
+    a = a < 0x43e00000u ? a : 0x43e00000u;  // 448
+    const std::uint32_t normal = (a + 0x7ffffu + ((a >> 20) & 1u)) & 0xfff00000u;
+    const float steps = __builtin_bit_cast(float, a) + 16384.0f;  // of 2^-9
+    const bool subnormal = a < 0x3c800000u;
+    const std::uint32_t code = subnormal ? __builtin_bit_cast(std::uint32_t, steps) - 0x46800000u
+                                         : (normal - 0x3c000000u) >> 20;
+    codes[i].bits = static_cast<std::uint8_t>(code | (sign >> 24));
+    const std::uint32_t small = __builtin_bit_cast(std::uint32_t, steps - 16384.0f);
+    const std::uint32_t stored = (subnormal ? small : normal) | sign;
+    const float change = value - __builtin_bit_cast(float, stored) * scale;
+    const std::int32_t magnitude = __builtin_bit_cast(std::int32_t, change) & 0x7fffffff;
+    worst = magnitude > worst ? magnitude : worst;
+  }
+  return worst;
+}
 
 // Writes the codes; the bits of the largest change so far, as above.
-std::int32_t quantise_row(const float* __restrict x, std::int64_t n, float scale,
+template <class T>
+std::int32_t quantise_row(const T* __restrict x, std::int64_t n, float scale,
                           fp8_e4m3* __restrict codes, std::int32_t worst) {
   for (std::int64_t i = 0; i < n; ++i) {
-    const fp8_e4m3 code = from_acc<fp8_e4m3>(x[i] / scale);
+    const float value = to_acc(x[i]);
+    const fp8_e4m3 code = from_acc<fp8_e4m3>(value / scale);
     codes[i].bits = code.bits;  // a whole struct would keep the loop from vectorising
-    const float change = x[i] - to_acc(code) * scale;
+    const float change = value - to_acc(code) * scale;
     const std::int32_t magnitude = __builtin_bit_cast(std::int32_t, change) & 0x7fffffff;
     worst = magnitude > worst ? magnitude : worst;
   }
@@ -38,13 +93,12 @@ float scale_for(float amax, bool power_of_two) {
   return power_of_two ? to_acc(ue8m0(scale)) : scale;
 }
 
-}  // namespace
-
-void run(CpuContext& context, const BlockQuantise& op) {
+template <class T>
+void quantise(CpuContext& context, const BlockQuantise& op) {
   const std::int64_t rows = op.src.rows(), cols = op.src.cols();
   const std::int64_t across = (cols + kScaleBlock - 1) / kScaleBlock;
   const std::int64_t blocks = (rows + kScaleBlock - 1) / kScaleBlock * across;
-  const float* src = op.src.as<float>();
+  const T* src = op.src.as<T>();
   fp8_e4m3* codes = op.codes.as<fp8_e4m3>();
   float* scales = op.scale.as<float>();
   float* errors = op.error ? op.error.as<float>() : nullptr;
@@ -60,16 +114,30 @@ void run(CpuContext& context, const BlockQuantise& op) {
     float& kept = scales[block / across * op.scale.row_stride() + block % across];
     if (!op.given_scale) kept = scale_for(__builtin_bit_cast(float, most), op.power_of_two);
     const float scale = kept;
+    const bool multiplies = kHasFma && most < kInfinity && scale >= 0x1p-60f && scale <= 0x1p60f &&
+                            __builtin_bit_cast(float, most) <= 1000.0f * scale;
     std::int32_t worst = 0;
     for (std::int64_t r = row; r < last; ++r) {
-      worst = quantise_row(src + r * stride + col, width, scale,
-                           codes + r * op.codes.row_stride() + col, worst);
+      const T* from = src + r * stride + col;
+      fp8_e4m3* to = codes + r * op.codes.row_stride() + col;
+      worst = multiplies ? multiply_row(from, width, scale, to, worst)
+                         : quantise_row(from, width, scale, to, worst);
     }
     if (errors != nullptr) {
       errors[block / across * op.error.row_stride() + block % across] =
           most >= kInfinity ? __builtin_nanf("") : __builtin_bit_cast(float, worst);
     }
   });
+}
+
+}  // namespace
+
+void run(CpuContext& context, const BlockQuantise& op) {
+  if (op.src.dtype() == DType::kBF16) {
+    quantise<bf16>(context, op);
+  } else {
+    quantise<float>(context, op);
+  }
 }
 
 }  // namespace ds::kernels::DSK_ISA

@@ -95,6 +95,33 @@ double squares(const T* __restrict x, std::int64_t n) {
   return reduce_lanes(lanes);
 }
 
+// Elements that have all the bits of `mask`. Whether there are any is the common question, and the
+// one that is answered in vectors.
+template <class Code>
+std::int64_t count_masked(const Code* __restrict codes, std::int64_t n, Code mask) {
+  Code any = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    any = static_cast<Code>(any | static_cast<Code>((codes[i] & mask) == mask ? 1 : 0));
+  }
+  std::int64_t count = 0;
+  for (std::int64_t i = 0; any != 0 && i < n; ++i) count += (codes[i] & mask) == mask ? 1 : 0;
+  return count;
+}
+
+template <class Code>
+void count_non_finite(CpuContext& context, const CountNonFinite& op, Code mask) {
+  const std::int64_t rows = op.x.rows(), cols = op.x.cols(), stride = op.x.row_stride();
+  const Pieces pieces(rows, cols, stride == cols);
+  const Code* codes = static_cast<const Code*>(op.x.data());
+  std::int64_t total = 0;
+  parallel_for(context, threads_for(context, rows * cols), pieces.count(), [&](std::int64_t i) {
+    const Code* from = codes + pieces.row(i) * stride + pieces.begin(i);
+    const std::int64_t found = count_masked(from, pieces.size(i), mask);
+    if (found != 0) __atomic_fetch_add(&total, found, __ATOMIC_RELAXED);
+  });
+  *op.count.as<std::int64_t>() = total;
+}
+
 constexpr std::int64_t kNormBlock = 16384;
 
 std::int64_t norm_blocks(const ConstView& tensor) {
@@ -153,6 +180,19 @@ void run(CpuContext& context, const SquaredNorm& op) {
     double sum = 0.0;
     for (std::int64_t b = norm_blocks(tensors[i]); b > 0; --b) sum += *next++;
     out[i] = sum;
+  }
+}
+
+void run(CpuContext& context, const CountNonFinite& op) {
+  switch (op.x.dtype()) {
+    case DType::kF32:
+      return count_non_finite<std::uint32_t>(context, op, 0x7f800000U);
+    case DType::kBF16:
+      return count_non_finite<std::uint16_t>(context, op, 0x7f80);
+    case DType::kF16:
+      return count_non_finite<std::uint16_t>(context, op, 0x7c00);
+    default:
+      return count_non_finite<std::uint8_t>(context, op, 0x7f);
   }
 }
 
