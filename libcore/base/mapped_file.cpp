@@ -22,7 +22,7 @@ namespace {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::filesystem::path& path) {
+MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   // O_NONBLOCK: opening a named pipe would otherwise wait for its writer.
   int fd = -1;
   do {
@@ -39,6 +39,8 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
     ::close(fd);
     fail(path, S_ISDIR(info.st_mode) ? "it is a folder" : "it is not a regular file");
   }
+  device_ = info.st_dev;
+  inode_ = info.st_ino;
   if (info.st_size > 0) {
     void* mapping =
         ::mmap(nullptr, static_cast<std::size_t>(info.st_size), PROT_READ, MAP_SHARED, fd, 0);
@@ -56,11 +58,18 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
 MappedFile::~MappedFile() { unmap(); }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : path_(std::move(other.path_)),
+      device_(std::exchange(other.device_, 0)),
+      inode_(std::exchange(other.inode_, 0)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   if (this != &other) {
     unmap();
+    path_ = std::move(other.path_);
+    device_ = std::exchange(other.device_, 0);
+    inode_ = std::exchange(other.inode_, 0);
     data_ = std::exchange(other.data_, nullptr);
     size_ = std::exchange(other.size_, 0);
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 
 namespace ds {
@@ -18,6 +19,10 @@ class MappedFile {
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
 
+  const std::filesystem::path& path() const { return path_; }
+  // Together they name the file itself, whatever its path leads to later.
+  std::uint64_t device() const { return device_; }
+  std::uint64_t inode() const { return inode_; }
   const std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
   // Tells the kernel that [offset, offset + length) will be, or is no longer, needed. Parts outside
@@ -28,6 +33,8 @@ class MappedFile {
  private:
   void advise(std::size_t offset, std::size_t length, int advice) const;
   void unmap() noexcept;
+  std::filesystem::path path_;
+  std::uint64_t device_ = 0, inode_ = 0;
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };

@@ -48,10 +48,10 @@ class CopyRecipe final : public Recipe {
   void prefetch(std::size_t piece) const override {
     entry_.file->file().will_need(entry_.tensor->begin + piece * kPieceBytes, size(piece));
   }
-  void make(std::size_t piece, Workbench& /*bench*/, PieceSink& sink) const override {
-    const std::uint64_t offset = piece * kPieceBytes;
-    sink.write(0, offset, entry_.file->data(*entry_.tensor) + offset, size(piece));
-    entry_.file->file().dont_need(entry_.tensor->begin + offset, size(piece));
+  void make(std::size_t piece, Workbench& bench, PieceSink& sink) const override {
+    const std::uint64_t offset = piece * kPieceBytes, bytes = size(piece);
+    sink.write(0, offset, bench.read(entry_.file->file(), entry_.tensor->begin + offset, bytes, 0),
+               bytes);
   }
 
  private:
@@ -81,19 +81,19 @@ class CopyPartRecipe final : public Recipe {
   void make(std::size_t piece, Workbench& bench, PieceSink& sink) const override {
     const std::int64_t count = rows_.size(piece);
     const std::uint64_t bytes = bytes_of(count * cols_);
-    const std::byte* from =
-        entry_.file->data(*entry_.tensor) + (source(piece) - entry_.tensor->begin) + bytes_of(col_);
     const std::uint64_t to = bytes_of(rows_.begin(piece) * cols_);
+    const std::byte* from =
+        bench.read(entry_.file->file(), source(piece), bytes_of(count * width_), 1);
     if (cols_ == width_) {
       sink.write(0, to, from, bytes);
-    } else {
-      std::byte* out = bench.buffer(0, bytes);
-      for (std::int64_t i = 0; i < count; ++i) {
-        std::memcpy(out + bytes_of(i * cols_), from + bytes_of(i * width_), bytes_of(cols_));
-      }
-      sink.write(0, to, out, bytes);
+      return;
     }
-    entry_.file->file().dont_need(source(piece), bytes_of(count * width_));
+    from += bytes_of(col_);
+    std::byte* out = bench.buffer(0, bytes);
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::memcpy(out + bytes_of(i * cols_), from + bytes_of(i * width_), bytes_of(cols_));
+    }
+    sink.write(0, to, out, bytes);
   }
 
  private:
@@ -153,7 +153,6 @@ class CastRecipe final : public Recipe {
     matrix_->read_as(begin, count, out, bench);
     if (bench.caster().count_non_finite(out) > 0) look_at(begin, count, out, bench);
     sink.write(0, static_cast<std::uint64_t>(begin) * row_bytes_, out.data(), bytes);
-    matrix_->release(begin, count);
   }
   void close(Tally& tally) const override {
     if (oddities_.overflowed() > 0 && !allow_overflow_) {
@@ -225,9 +224,7 @@ class QuantiseRecipe final : public Recipe {
         scale_dtype_(scale_dtype),
         given_(given),
         across_((matrix_->cols() + kBlock - 1) / kBlock),
-        // f32 rows are held as well as their codes.
-        rows_(matrix_->rows(), static_cast<std::uint64_t>(matrix_->cols()), kBlock,
-              kPieceBytes / 4) {}
+        rows_(matrix_->rows(), static_cast<std::uint64_t>(matrix_->cols()), kBlock, kPieceBytes) {}
   std::size_t pieces() const override { return rows_.count(); }
   std::uint64_t input_bytes() const override { return matrix_->input_bytes(); }
   void prefetch(std::size_t piece) const override {
@@ -238,42 +235,43 @@ class QuantiseRecipe final : public Recipe {
     const std::int64_t cols = matrix_->cols(), high = (count + kBlock - 1) / kBlock;
     const auto elements = static_cast<std::uint64_t>(count * cols);
     const auto scales = static_cast<std::uint64_t>(high * across_);
-    const View wide(bench.buffer(0, elements * sizeof(float)), DType::kF32, {count, cols});
+    const ConstView values = matrix_->values(begin, count, bench);
     const View codes(bench.buffer(1, elements), DType::kF8E4M3, {count, cols});
     const View scale(bench.buffer(2, scales * sizeof(float)), DType::kF32, {high, across_});
-    matrix_->read(begin, count, wide.as<float>(), bench);
     if (given_.tensor != nullptr) {
       const ConstView stored = read_scale(given_, begin / kBlock, high, bench);
       std::memcpy(scale.data(), stored.data(), scales * sizeof(float));
     }
-    const double error = bench.caster().quantise(wide, kind_, codes, scale);
-    if (std::isnan(error)) refuse(begin, wide);
+    const double error = bench.caster().quantise(values, kind_, codes, scale);
+    if (std::isnan(error)) refuse(begin, count, bench);
     note(error);
     sink.write(0, static_cast<std::uint64_t>(begin * cols), codes.data(), elements);
     const auto size = static_cast<std::uint64_t>(kernels::dtype_size(scale_dtype_));
     const auto at = static_cast<std::uint64_t>(begin / kBlock * across_) * size;
     const void* stored = scale.data();
     if (given_.tensor != nullptr) {
-      stored = given_.file->data(*given_.tensor) + at;
+      stored = bench.read(given_.file->file(), given_.tensor->begin + at, scales * size, 3);
     } else if (scale_dtype_ == DType::kF8E8M0) {
       narrow_scales(scale.as<float>(), scales);
     }
     sink.write(1, at, stored, scales * size);
-    matrix_->release(begin, count);
   }
   void close(Tally& tally) const override {
     tally.max_abs_error = std::max(tally.max_abs_error, worst_);
   }
 
  private:
-  [[noreturn]] void refuse(std::int64_t begin, const ConstView& wide) const {
+  [[noreturn]] void refuse(std::int64_t begin, std::int64_t count, Workbench& bench) const {
+    const std::int64_t cols = matrix_->cols(), size = count * cols;
+    auto* wide =
+        reinterpret_cast<float*>(bench.buffer(0, static_cast<std::size_t>(size) * sizeof(float)));
+    matrix_->read(begin, count, wide, bench);
     std::int64_t i = 0;
-    while (i + 1 < wide.size() && std::isfinite(wide.as<float>()[i])) ++i;
-    throw Error(
-        ExitCode::kBadInput,
-        fmt::format("tensor {} at [{}, {}] is {}, FP8 blocks need finite numbers", matrix_->name(),
-                    begin + i / wide.cols(), i % wide.cols(), wide.as<float>()[i]),
-        "restore this tensor from where the checkpoint came from");
+    while (i + 1 < size && std::isfinite(wide[i])) ++i;
+    throw Error(ExitCode::kBadInput,
+                fmt::format("tensor {} at [{}, {}] is {}, FP8 blocks need finite numbers",
+                            matrix_->name(), begin + i / cols, i % cols, wide[i]),
+                "restore this tensor from where the checkpoint came from");
   }
   void note(double error) const {
     const std::lock_guard lock(mutex_);

@@ -91,9 +91,6 @@ class TransposedMatrix final : public Matrix {
   void prefetch(std::int64_t /*begin*/, std::int64_t /*count*/) const override {
     block_->prefetch(0, block_->rows());
   }
-  void release(std::int64_t begin, std::int64_t count) const override {
-    if (begin + count == rows()) block_->release(0, block_->rows());
-  }
 
  private:
   MatrixPtr block_;
@@ -121,7 +118,6 @@ class Q8Recipe final : public Recipe {
     const double error = encode_q8_0(wide, values, blocks);
     if (!std::isfinite(error)) refuse(begin(piece), values, wide);
     sink.write(0, static_cast<std::uint64_t>(begin(piece) * row_bytes), blocks, bytes);
-    matrix_->release(begin(piece), count);
     const std::lock_guard lock(mutex_);
     worst_ = std::max(worst_, error);
   }
@@ -183,7 +179,7 @@ class GgufMatrix final : public Matrix {
   std::uint64_t input_bytes() const override { return entry_.tensor->bytes(); }
   void read(std::int64_t begin, std::int64_t count, float* out, Workbench& bench) const override {
     if (quantised_) {
-      decode_q8_0(data(begin), count * cols_, out);
+      decode_q8_0(stored(begin, count, bench), count * cols_, out);
       return;
     }
     read_as(begin, count, View(out, DType::kF32, {count, cols_}), bench);
@@ -195,29 +191,20 @@ class GgufMatrix final : public Matrix {
       return;
     }
     const DType dtype = dtype_of(*entry_.tensor);
-    const std::byte* from = data(begin);
-    const auto size = static_cast<std::uint64_t>(kernels::dtype_size(dtype));
-    if (reinterpret_cast<std::uintptr_t>(from) % size != 0) {
-      // general.alignment may be 1.
-      const std::size_t bytes = static_cast<std::size_t>(count) * row_bytes_;
-      std::byte* aligned = bench.buffer(kStoredSlot, bytes);
-      std::memcpy(aligned, from, bytes);
-      from = aligned;
-    }
-    bench.caster().cast(ConstView(from, dtype, {count, cols_}), {}, out);
+    bench.caster().cast(ConstView(stored(begin, count, bench), dtype, {count, cols_}), {}, out);
   }
   void prefetch(std::int64_t begin, std::int64_t count) const override {
     entry_.file->file().will_need(place(begin), static_cast<std::uint64_t>(count) * row_bytes_);
-  }
-  void release(std::int64_t begin, std::int64_t count) const override {
-    entry_.file->file().dont_need(place(begin), static_cast<std::uint64_t>(count) * row_bytes_);
   }
 
  private:
   std::uint64_t place(std::int64_t row) const {
     return entry_.tensor->begin + static_cast<std::uint64_t>(row) * row_bytes_;
   }
-  const std::byte* data(std::int64_t row) const { return entry_.file->file().data() + place(row); }
+  const std::byte* stored(std::int64_t row, std::int64_t count, Workbench& bench) const {
+    return bench.read(entry_.file->file(), place(row), static_cast<std::size_t>(count) * row_bytes_,
+                      kStoredSlot);
+  }
 
   GgufModel::Entry entry_;
   bool quantised_;
@@ -236,10 +223,9 @@ class GgufCopyRecipe final : public Recipe {
   void prefetch(std::size_t piece) const override {
     file_.will_need(begin_ + piece * kPieceBytes, size(piece));
   }
-  void make(std::size_t piece, Workbench& /*bench*/, PieceSink& sink) const override {
-    const std::uint64_t offset = piece * kPieceBytes;
-    sink.write(0, offset, file_.data() + begin_ + offset, size(piece));
-    file_.dont_need(begin_ + offset, size(piece));
+  void make(std::size_t piece, Workbench& bench, PieceSink& sink) const override {
+    const std::uint64_t offset = piece * kPieceBytes, bytes = size(piece);
+    sink.write(0, offset, bench.read(file_, begin_ + offset, bytes, 0), bytes);
   }
 
  private:

@@ -76,14 +76,7 @@ class StoredMatrix final : public Matrix {
   void read_as(std::int64_t begin, std::int64_t count, const View& out,
                Workbench& bench) const override {
     if (count == 0 || cols_ == 0) return;
-    const auto [offset, bytes] = span(begin, count);
-    const std::byte* data = entry_.file->data(*entry_.tensor) + offset;
-    if (reinterpret_cast<std::uintptr_t>(data) % size_ != 0) {
-      std::byte* aligned = bench.buffer(kMatrixSlots, bytes);
-      std::memcpy(aligned, data, bytes);
-      data = aligned;
-    }
-    const ConstView stored(data, entry_.tensor->dtype, {count, cols_});
+    const ConstView stored = stored_rows(begin, count, bench);
     if (scale_.tensor == nullptr) {
       bench.caster().cast(stored, {}, out);
       return;
@@ -101,16 +94,23 @@ class StoredMatrix final : public Matrix {
       done += n;
     }
   }
+  ConstView values(std::int64_t begin, std::int64_t count, Workbench& bench) const override {
+    const DType dtype = entry_.tensor->dtype;
+    if (dtype != DType::kF32 && dtype != DType::kBF16) return Matrix::values(begin, count, bench);
+    return stored_rows(begin, count, bench);
+  }
   void prefetch(std::int64_t begin, std::int64_t count) const override {
     const auto [offset, bytes] = span(begin, count);
     entry_.file->file().will_need(entry_.tensor->begin + offset, bytes);
   }
-  void release(std::int64_t begin, std::int64_t count) const override {
-    const auto [offset, bytes] = span(begin, count);
-    entry_.file->file().dont_need(entry_.tensor->begin + offset, bytes);
-  }
 
  private:
+  ConstView stored_rows(std::int64_t begin, std::int64_t count, Workbench& bench) const {
+    const auto [offset, bytes] = span(begin, count);
+    const std::byte* data =
+        bench.read(entry_.file->file(), entry_.tensor->begin + offset, bytes, kMatrixSlots);
+    return ConstView(data, entry_.tensor->dtype, {count, cols_});
+  }
   std::pair<std::uint64_t, std::uint64_t> span(std::int64_t begin, std::int64_t count) const {
     const std::uint64_t row_bytes = static_cast<std::uint64_t>(cols_) * size_;
     return {static_cast<std::uint64_t>(begin) * row_bytes,
@@ -154,9 +154,6 @@ class SubMatrix final : public Matrix {
   void prefetch(std::int64_t begin, std::int64_t count) const override {
     whole_->prefetch(row_ + begin, count);
   }
-  void release(std::int64_t begin, std::int64_t count) const override {
-    whole_->release(row_ + begin, count);
-  }
 
  private:
   MatrixPtr whole_;
@@ -164,6 +161,13 @@ class SubMatrix final : public Matrix {
 };
 
 }  // namespace
+
+ConstView Matrix::values(std::int64_t begin, std::int64_t count, Workbench& bench) const {
+  auto* wide = reinterpret_cast<float*>(
+      bench.buffer(kMatrixSlots + 6, static_cast<std::size_t>(count * cols()) * sizeof(float)));
+  read(begin, count, wide, bench);
+  return ConstView(wide, DType::kF32, {count, cols()});
+}
 
 void Matrix::read_as(std::int64_t begin, std::int64_t count, const View& out,
                      Workbench& bench) const {
@@ -185,7 +189,9 @@ ConstView read_scale(const Checkpoint::Entry& scale, std::int64_t row, std::int6
   const auto size = static_cast<std::uint64_t>(kernels::dtype_size(dtype));
   const auto count = static_cast<std::uint64_t>(rows * cols);
   auto* values = reinterpret_cast<float*>(bench.buffer(kMatrixSlots + 1, count * sizeof(float)));
-  const std::byte* data = scale.file->data(info) + static_cast<std::uint64_t>(row * cols) * size;
+  const std::byte* data =
+      bench.read(scale.file->file(), info.begin + static_cast<std::uint64_t>(row * cols) * size,
+                 count * size, kMatrixSlots + 7);
   for (std::uint64_t i = 0; i < count; ++i) {
     values[i] = scale_value(data + i * size, dtype);
     if (!std::isfinite(values[i])) {

@@ -24,9 +24,11 @@ class Matrix {
   // The same in F32, BF16 or F16, rounded once. Contiguous.
   virtual void read_as(std::int64_t begin, std::int64_t count, const View& out,
                        Workbench& bench) const;
-  // The kernel is told that these rows are needed soon, or no longer.
+  // The same as F32, or as BF16 where that is how they are stored: not copied, and valid until the
+  // bench is used for other rows.
+  virtual ConstView values(std::int64_t begin, std::int64_t count, Workbench& bench) const;
+  // The kernel is told that these rows are needed soon.
   virtual void prefetch(std::int64_t /*begin*/, std::int64_t /*count*/) const {}
-  virtual void release(std::int64_t /*begin*/, std::int64_t /*count*/) const {}
   virtual std::uint64_t input_bytes() const = 0;
 };
 using MatrixPtr = std::shared_ptr<const Matrix>;

@@ -119,7 +119,6 @@ class MergeRecipe final : public MergedWeight {
                static_cast<std::uint64_t>(begin(piece)) * static_cast<std::uint64_t>(cols_) *
                    static_cast<std::uint64_t>(kernels::dtype_size(dtype_)),
                out.data(), bytes);
-    base_->release(begin(piece), count);
   }
 
  private:
@@ -183,7 +182,6 @@ class MergeFp8Recipe final : public MergedWeight {
     sink.write(0, static_cast<std::uint64_t>(first * cols_), codes.data(),
                static_cast<std::size_t>(elements));
     write_scales(first / kBlock * across_, scale, bench, sink);
-    base_->release(first, count);
   }
   void close(Tally& tally) const override {
     MergedWeight::close(tally);
@@ -212,7 +210,8 @@ class MergeFp8Recipe final : public MergedWeight {
                    const View& scale, Workbench& bench) const {
     if (codes_.tensor == nullptr) return;
     const ConstView given = read_scale(scale_, first / kBlock, scale.rows(), bench);
-    const std::byte* input = codes_.file->data(*codes_.tensor);
+    const auto bytes = static_cast<std::size_t>(codes.rows() * cols_);
+    const std::byte* input = nullptr;  // read when the first block is kept
     auto* output = static_cast<std::byte*>(codes.data());
     for (std::int64_t i = 0; i < scale.rows(); ++i) {
       const std::int64_t top = i * kBlock, bottom = std::min(top + kBlock, codes.rows());
@@ -225,8 +224,13 @@ class MergeFp8Recipe final : public MergedWeight {
         std::int64_t row = top;
         while (row < bottom && same(row)) ++row;
         if (row < bottom) continue;
+        if (input == nullptr) {
+          const std::uint64_t place =
+              codes_.tensor->begin + static_cast<std::uint64_t>(first * cols_);
+          input = bench.read(codes_.file->file(), place, bytes, 6);
+        }
         for (row = top; row < bottom; ++row) {
-          std::memcpy(output + row * cols_ + from, input + (first + row) * cols_ + from,
+          std::memcpy(output + row * cols_ + from, input + row * cols_ + from,
                       static_cast<std::size_t>(width));
         }
         scale.as<float>()[i * across_ + j] = given.as<float>()[i * across_ + j];

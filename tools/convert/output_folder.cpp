@@ -189,7 +189,7 @@ class Writer {
     }
     // Input, f32 values and result of a piece and the pages of both files; the widest weights
     // merged into FP8 take 21 MiB.
-    constexpr std::uint64_t kWorker = 24 * kPieceBytes;
+    constexpr std::uint64_t kWorker = 24U << 20U;
     const std::uint64_t base = resident_bytes();
     const std::uint64_t left = *limit > base ? *limit - base : 0;
     const std::uint64_t most = left / kWorker;

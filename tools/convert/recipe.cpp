@@ -12,4 +12,11 @@ std::byte* Workbench::buffer(std::size_t slot, std::size_t bytes) {
   return static_cast<std::byte*>(memory.data());
 }
 
+const std::byte* Workbench::read(const MappedFile& file, std::uint64_t offset, std::size_t bytes,
+                                 std::size_t slot) {
+  std::byte* memory = buffer(slot, bytes);
+  reader_.read(file, offset, bytes, memory);
+  return memory;
+}
+
 }  // namespace ds::convert

@@ -7,13 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "libcore/base/mapped_reader.h"
 #include "libcore/tensor/caster.h"
 
 namespace ds::convert {
 
-// Largest piece of a result that a worker holds, unless one row is larger: small enough for a
-// core's cache.
-inline constexpr std::uint64_t kPieceBytes = 1U << 20U;
+// Largest piece of a result that a worker holds, unless one row is larger: with the input it is
+// made from, small enough for a core's own cache.
+inline constexpr std::uint64_t kPieceBytes = 256U << 10U;
 
 // What a worker lends a recipe. One thread uses it at a time.
 class Workbench {
@@ -22,9 +23,14 @@ class Workbench {
   // Memory of at least `bytes`, aligned to 64. It stays until the same `slot` is asked for more;
   // contents are then lost.
   std::byte* buffer(std::size_t slot, std::size_t bytes);
+  // Bytes [offset, offset + bytes) of the file, read into buffer `slot`. Throws what
+  // MappedReader::read throws.
+  const std::byte* read(const MappedFile& file, std::uint64_t offset, std::size_t bytes,
+                        std::size_t slot);
 
  private:
   Caster caster_{1};
+  MappedReader reader_;
   std::vector<Tensor> buffers_;
 };
 
