@@ -20,6 +20,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Bytes of input on their way before they are read: enough for a disk to have several requests.
+constexpr std::uint64_t kAhead = std::uint64_t{32} << 20U;
+
 [[noreturn]] void io_error(const fs::path& path, const char* action, int code) {
   throw Error(ExitCode::kIo, fmt::format("{}: {}: {}", path.string(), action, std::strerror(code)));
 }
@@ -40,16 +43,19 @@ struct Sink final : PieceSink {
 
 FileInWork::FileInWork(const fs::path& folder, const OutputFile& file)
     : target_(folder / file.name), temporary_(folder / ("." + file.name + ".tmp")) {
-  fd_ = ::open(temporary_.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666);
+  fd_ = ::open(temporary_.c_str(), O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0666);
   if (fd_ < 0) io_error(target_, "cannot be made", errno);
   if (::ftruncate(fd_, static_cast<off_t>(file.bytes)) != 0) fail("cannot be made", errno);
-  // A full disk is found now where the file system can tell.
-  if (file.bytes > 0) {
+  in_memory_ = lies_in_memory(fd_);
+  // A full disk is found now where the file system can tell. In memory this would make every page
+  // beforehand, by one thread.
+  if (file.bytes > 0 && !in_memory_) {
     const int code = ::fallocate(fd_, 0, 0, static_cast<off_t>(file.bytes)) == 0 ? 0 : errno;
     if (code == ENOSPC || code == EFBIG) fail("cannot be given its space", code);
   }
   try {
-    write(0, file.start.data(), file.start.size());
+    write_alone(0, file.start.data(), file.start.size());
+    if (in_memory_) filler_ = std::make_unique<PageFiller>(fd_, file.bytes);
   } catch (...) {
     ::close(std::exchange(fd_, -1));
     ::unlink(temporary_.c_str());
@@ -65,23 +71,57 @@ FileInWork::~FileInWork() {
 
 void FileInWork::write(std::uint64_t offset, const void* data, std::size_t bytes) {
   const auto* from = static_cast<const char*>(data);
-  const std::uint64_t begin = offset;
-  std::size_t left = bytes;
-  const std::lock_guard lock(writing_);
-  while (left > 0) {
-    const ssize_t n = ::pwrite(fd_, from, left, static_cast<off_t>(offset));
+  std::unique_lock lock(writing_, std::try_to_lock);
+  if (!lock.owns_lock()) {
+    if (filler_ && fill(offset, from, bytes)) return;
+    lock.lock();
+  }
+  write_alone(offset, from, bytes);
+  write_edges();
+  lock.unlock();
+  if (!in_memory_) start_disk(bytes);
+}
+
+// Leaves what is no whole page to the thread that writes. False when nothing was done.
+bool FileInWork::fill(std::uint64_t offset, const char* data, std::size_t bytes) {
+  const auto [begin, end] = filler_->fill(offset, data, bytes);
+  if (begin == end) return false;
+  const std::lock_guard lock(edges_lock_);
+  edges_.push_back({offset, std::string(data, begin - offset)});
+  edges_.push_back({end, std::string(data + (end - offset), offset + bytes - end)});
+  return true;
+}
+
+void FileInWork::write_edges() {
+  std::vector<Edge> edges;
+  {
+    const std::lock_guard lock(edges_lock_);
+    edges.swap(edges_);
+  }
+  for (const Edge& edge : edges) write_alone(edge.offset, edge.bytes.data(), edge.bytes.size());
+}
+
+void FileInWork::write_alone(std::uint64_t offset, const char* data, std::size_t bytes) {
+  while (bytes > 0) {
+    const ssize_t n = ::pwrite(fd_, data, bytes, static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) io_error(target_, "cannot be written", n < 0 ? errno : EIO);
-    from += n;
+    data += n;
     offset += static_cast<std::uint64_t>(n);
-    left -= static_cast<std::size_t>(n);
+    bytes -= static_cast<std::size_t>(n);
   }
-  // The disk starts at once: less is left for the flush at the end, and few pages stay dirty.
-  ::sync_file_range(fd_, static_cast<off_t>(begin), static_cast<off_t>(bytes),
-                    SYNC_FILE_RANGE_WRITE);
+}
+
+// The disk is started early: less is left for the flush at the end, and few pages stay dirty.
+void FileInWork::start_disk(std::size_t bytes) {
+  constexpr std::size_t kStep = std::size_t{4} << 20U;
+  if (since_start_.fetch_add(bytes) + bytes < kStep) return;
+  since_start_ = 0;
+  ::sync_file_range(fd_, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
 void FileInWork::commit() {
+  write_edges();
   if (::fsync(fd_) != 0) io_error(target_, "cannot be flushed to disk", errno);
   if (::close(std::exchange(fd_, -1)) != 0) fail("cannot be closed", errno);
   if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot be renamed", errno);
@@ -96,9 +136,12 @@ void FileInWork::fail(const char* action, int code) {
 FileMaker::FileMaker(const OutputFile& plan, FileInWork& file, std::vector<Workbench>& benches,
                      std::atomic<std::uint64_t>& written)
     : plan_(plan), file_(file), benches_(benches), written_(written) {
+  std::uint64_t input = 0;
   for (const Job& job : plan.jobs) {
     starts_.push_back(pieces_);
+    input_starts_.push_back(input);
     pieces_ += job.recipe->pieces();
+    input += job.recipe->input_bytes();
   }
 }
 
@@ -127,6 +170,25 @@ const Job& FileMaker::job_of(std::size_t piece, std::size_t& within) const {
   return plan_.jobs[at];
 }
 
+// About so many bytes, taking the pieces of a job for equals.
+std::uint64_t FileMaker::input_before(std::size_t piece) const {
+  std::size_t within = 0;
+  const Job& job = job_of(piece, within);
+  const auto at = static_cast<std::size_t>(&job - plan_.jobs.data());
+  return input_starts_[at] + job.recipe->input_bytes() / job.recipe->pieces() * within;
+}
+
+// Has the input of everything read that begins within kAhead of `piece`.
+void FileMaker::ask(std::size_t piece) {
+  const std::uint64_t until = input_before(piece) + kAhead;
+  const std::lock_guard lock(asking_);
+  for (; asked_ < pieces_ && input_before(asked_) < until; ++asked_) {
+    std::size_t within = 0;
+    const Job& job = job_of(asked_, within);
+    job.recipe->prefetch(within);
+  }
+}
+
 void FileMaker::work(Workbench& bench) {
   try {
     Sink sink;
@@ -135,12 +197,8 @@ void FileMaker::work(Workbench& bench) {
     while (!cancelled_) {
       const std::size_t piece = next_++;
       if (piece >= pieces_) break;
+      ask(piece);
       std::size_t within = 0;
-      const std::size_t ahead = piece + benches_.size();
-      if (ahead < pieces_) {
-        const Job& later = job_of(ahead, within);
-        later.recipe->prefetch(within);
-      }
       sink.job = &job_of(piece, within);
       sink.job->recipe->make(within, bench, sink);
     }

@@ -126,6 +126,23 @@ TEST_CASE("a disk that is full, or files that may not grow: exit 4 and nothing l
   CHECK_MESSAGE(has(known.err, "are needed on its disk"), known.err);
   CHECK(fs::is_empty(disk));
   ::umount(disk.c_str());
+
+  // ... or when it happens: the result just fits, but not beside the notes of the run.
+  const nlohmann::json plan = nlohmann::json::parse(
+      converted(model.arguments("disk/out", {"--dry_run", "--format", "json"})).out);
+  const auto room = plan.at("bytes_to_write").get<std::uint64_t>() / 4096 * 4096 + 4096;
+  const std::string size = "size=" + std::to_string(room);
+  REQUIRE(::mount("tmpfs", disk.c_str(), "tmpfs", 0, size.c_str()) == 0);
+  const Outcome full = convert(model.arguments("disk/out"));
+  CHECK(full.exit_code == 4);
+  CHECK_MESSAGE(has(full.err, "No space left"), full.err);
+  CHECK_MESSAGE(has(full.err, "--resume goes on"), full.err);
+  CHECK_FALSE(fs::exists(model.temp / "disk/out"));
+  REQUIRE(::mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, "size=400m") == 0);
+  converted(model.arguments("disk/out", {"--resume"}));
+  converted(model.arguments("whole"));
+  CHECK(model.result("disk/out") == model.result("whole"));
+  ::umount(disk.c_str());
 }
 
 TEST_CASE("a folder that may not be written") {
