@@ -1,6 +1,7 @@
 """FP8 <-> BF16 with block scales in PyTorch on the CPU, a shard at a time, as the published scripts do on a GPU.
 
-usage: peer_convert.py SOURCE TARGET bf16|fp8 THREADS; prints {"seconds": ...} without the start of Python.
+usage: peer_convert.py SOURCE TARGET bf16|fp8 THREADS; prints {"seconds": ..., "flush_seconds": ...} without the start of Python.
+Each file is flushed to its disk when it is written, as deepseek-convert does; "seconds" is without that.
 """
 import json
 import os
@@ -33,11 +34,20 @@ def quantise(weight):
     return codes.view_as(wide)[:rows, :cols].contiguous(), scale
 
 
+def flush(path):
+    begin = time.perf_counter()
+    file = os.open(path, os.O_RDONLY)
+    os.fsync(file)
+    os.close(file)
+    return time.perf_counter() - begin
+
+
 def main():
     source, target, to, threads = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
     torch.set_num_threads(threads)
     os.makedirs(target)
     begin = time.perf_counter()
+    flushing = 0.0
     for name in sorted(os.listdir(source)):
         if not name.endswith(".safetensors"):
             continue
@@ -55,7 +65,8 @@ def main():
                 else:
                     made[key] = tensor
         save_file(made, os.path.join(target, name), {"format": "pt"})
-    print(json.dumps({"seconds": time.perf_counter() - begin}))
+        flushing += flush(os.path.join(target, name))
+    print(json.dumps({"seconds": time.perf_counter() - begin - flushing, "flush_seconds": flushing}))
 
 
 if __name__ == "__main__":
