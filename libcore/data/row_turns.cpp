@@ -34,10 +34,10 @@ constexpr std::array kRoles = {
 
 std::string_view role_name(Role role) { return kRoles[static_cast<std::size_t>(role)].name; }
 
-// Reads the role; `sharegpt` says that the turn has the keys from and value.
-Role read_role(const Json& turn, const std::string& field, bool sharegpt, ConvertedRow& row) {
+// Reads the role, `value` or missing; `sharegpt` says that the turn has the keys from and value.
+Role read_role(const Json& turn, const Json* value, const std::string& field, bool sharegpt,
+               ConvertedRow& row) {
   const char* key = sharegpt ? ".from" : ".role";
-  const Json* value = member(turn, key + 1);
   if (value == nullptr || !value->is_string()) need_text(turn, key + 1, field + ".");
   const std::string_view name = value->get_ref<const std::string&>();
   for (const RoleName& known : kRoles) {
@@ -181,19 +181,29 @@ Message read_turn(Json& turn, const std::string& field, const RowRules& rules, C
     drop("bad_type", field, describe_value(turn) + ", an object with role and content is needed");
   }
   const Json* from = member(turn, "from");
-  const bool sharegpt = from != nullptr && member(turn, "role") == nullptr;
+  const Json* name = member(turn, "role");
+  const bool sharegpt = from != nullptr && name == nullptr;
   Message message;
-  message.role = read_role(turn, field, sharegpt, row);
-  learned = message.role != Role::kAssistant || read_learned(turn, field);
+  message.role = read_role(turn, sharegpt ? from : name, field, sharegpt, row);
   const bool assistant = message.role == Role::kAssistant;
   const std::string_view content_key = sharegpt ? "value" : "content";
-  if (sharegpt && from->get_ref<const std::string&>() == "function_call") {
+  const bool calls = sharegpt && from->get_ref<const std::string&>() == "function_call";
+  // Most turns have a role and a text and nothing else.
+  if (turn.size() == 2 && !calls) {
+    if (Json* content = find(turn, content_key); content != nullptr && content->is_string()) {
+      learned = true;
+      message.content = std::move(content->get_ref<std::string&>());
+      return message;
+    }
+  }
+  learned = message.role != Role::kAssistant || read_learned(turn, field);
+  if (calls) {
     message.tool_calls =
         read_call_text(need_text(turn, content_key, field + "."), field + ".value", row);
     return message;
   }
-  if (const Json* calls = find(turn, "tool_calls")) {
-    message.tool_calls = read_calls(*calls, field + ".tool_calls", row);
+  if (const Json* list = find(turn, "tool_calls")) {
+    message.tool_calls = read_calls(*list, field + ".tool_calls", row);
     if (!assistant && !message.tool_calls.empty()) {
       drop("bad_tool_call", field + ".tool_calls",
            fmt::format("calls in a {} message, only the assistant makes calls",

@@ -255,13 +255,28 @@ std::size_t json_plain_prefix(std::string_view text) {
   const __m128i quote = _mm_set1_epi8('"');
   const __m128i slash = _mm_set1_epi8('\\');
   const __m128i control = _mm_set1_epi8(0x1f);
-  for (; end - at >= 16; at += 16) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
-    const __m128i found =
-        _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, slash)),
-                     _mm_cmpeq_epi8(_mm_min_epu8(bytes, control), bytes));
-    const auto mask = static_cast<unsigned>(_mm_movemask_epi8(found));
+  const auto special = [&](const char* from) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, slash)),
+                        _mm_cmpeq_epi8(_mm_min_epu8(bytes, control), bytes));
+  };
+  for (; end - at >= 32; at += 32) {
+    const __m128i low = special(at), high = special(at + 16);
+    if (_mm_movemask_epi8(_mm_or_si128(low, high)) == 0) continue;
+    const auto mask = static_cast<unsigned>(_mm_movemask_epi8(low)) |
+                      static_cast<unsigned>(_mm_movemask_epi8(high)) << 16U;
+    return static_cast<std::size_t>(at - begin + std::countr_zero(mask));
+  }
+  if (end - at >= 16) {
+    const auto mask = static_cast<unsigned>(_mm_movemask_epi8(special(at)));
     if (mask != 0) return static_cast<std::size_t>(at - begin + std::countr_zero(mask));
+    at += 16;
+  }
+  // The last bytes together with some before them that are known.
+  if (at > begin && at < end) {
+    const auto mask = static_cast<unsigned>(_mm_movemask_epi8(special(end - 16)));
+    return static_cast<std::size_t>(mask != 0 ? end - 16 - begin + std::countr_zero(mask)
+                                              : end - begin);
   }
 #endif
   for (; at < end; ++at) {

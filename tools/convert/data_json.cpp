@@ -14,7 +14,8 @@ namespace ds::convert {
 
 namespace {
 
-constexpr std::string_view kRoles[] = {"system", "user", "assistant", "tool"};
+constexpr std::string_view kRoles[] = {R"({"role": "system")", R"({"role": "user")",
+                                       R"({"role": "assistant")", R"({"role": "tool")"};
 
 void append_escaped(std::string& out, std::string_view text) {
   constexpr std::string_view kHex = "0123456789abcdef";
@@ -81,11 +82,11 @@ bool is_masked(const std::vector<std::size_t>& masked, std::size_t i) {
 }
 
 void append_message(std::string& out, const Message& message, bool learned) {
-  out += '{';
-  append_member(out, "role", kRoles[static_cast<std::size_t>(message.role)]);
+  out += kRoles[static_cast<std::size_t>(message.role)];
   if (message.content) {
-    out += ", ";
-    append_member(out, "content", *message.content);
+    out += R"(, "content": ")";
+    append_escaped(out, *message.content);
+    out += '"';
   } else {
     out += ", \"content\": null";
   }

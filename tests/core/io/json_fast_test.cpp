@@ -126,12 +126,14 @@ TEST_CASE("fast rows: what is not plain is left to the other parser") {
 
 TEST_CASE("fast rows: the plain prefix, at every offset") {
   for (const char stop : {'"', '\\', '\n', '\x1f', '\0'}) {
-    for (std::size_t at = 0; at < 40; ++at) {
-      std::string text(40, '\xff');
+    for (std::size_t at = 0; at < 100; ++at) {
+      std::string text(100, '\xff');
       for (std::size_t i = 0; i < at; ++i) text[i] = " !#[]\x7f\x80\xa2\xdc\xff"[i % 10];
       text[at] = stop;
-      CHECK(json_plain_prefix(text) == at);
       CHECK(json_plain_prefix(text.substr(0, at)) == at);
+      for (std::size_t size = at + 1; size <= text.size(); ++size) {
+        CHECK(json_plain_prefix(std::string_view(text).substr(0, size)) == at);
+      }
     }
   }
 }
