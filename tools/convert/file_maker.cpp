@@ -46,7 +46,7 @@ FileInWork::FileInWork(const fs::path& folder, const OutputFile& file)
   fd_ = ::open(temporary_.c_str(), O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0666);
   if (fd_ < 0) io_error(target_, "cannot be made", errno);
   if (::ftruncate(fd_, static_cast<off_t>(file.bytes)) != 0) fail("cannot be made", errno);
-  in_memory_ = lies_in_memory(fd_);
+  in_memory_ = lies_in_memory(temporary_);
   // A full disk is found now where the file system can tell. In memory this would make every page
   // beforehand, by one thread.
   if (file.bytes > 0 && !in_memory_) {

@@ -13,6 +13,7 @@
 #include "libcore/base/hash.h"
 #include "libcore/base/system.h"
 #include "tools/convert/file_maker.h"
+#include "tools/convert/page_filler.h"
 #include "tools/convert/partial_folder.h"
 
 namespace ds::convert {
@@ -133,7 +134,7 @@ class Writer {
   }
 
   void make_files(PartialFolder& folder) {
-    std::vector<Workbench> benches(workers());
+    std::vector<Workbench> benches(workers(lies_in_memory(folder.path())));
     std::size_t index = 0;
     for (const OutputFile& file : plan_.files) {
       ++index;
@@ -181,7 +182,7 @@ class Writer {
   }
 
   // One more than threads: while one waits for the disk the others work.
-  std::size_t workers() const {
+  std::size_t workers(bool in_memory) const {
     const auto limit = parse_size(settings_.memory_limit);
     if (!limit || *limit == 0) {
       throw Error(ExitCode::kUsage, fmt::format("--memory_limit {} is no size, such as 1GiB is",
@@ -200,7 +201,7 @@ class Writer {
                   fmt::format("use --memory_limit {}MiB or more", ((base + kWorker) >> 20U) + 1));
     }
     return static_cast<std::size_t>(
-        std::min<std::uint64_t>(most, static_cast<std::uint64_t>(run_.threads()) + 1));
+        std::min(most, static_cast<std::uint64_t>(run_.threads()) + (in_memory ? 0 : 1)));
   }
 
   void show(const OutputFile& file, std::size_t index) {

@@ -35,9 +35,9 @@ int watch_missing_pages(const void* mapping, std::uint64_t bytes) {
 
 }  // namespace
 
-bool lies_in_memory(int fd) {
+bool lies_in_memory(const std::filesystem::path& path) {
   struct statfs info {};
-  return ::fstatfs(fd, &info) == 0 && info.f_type == TMPFS_MAGIC;
+  return ::statfs(path.c_str(), &info) == 0 && info.f_type == TMPFS_MAGIC;
 }
 
 PageFiller::PageFiller(int fd, std::uint64_t bytes)

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 
 namespace ds::convert {
 
@@ -35,7 +36,8 @@ class PageFiller {
   int faults_ = -1;                     // the userfaultfd
 };
 
-// Whether the open file lies in memory (tmpfs), where no space is set aside and nothing is flushed.
-bool lies_in_memory(int fd);
+// Whether the file or folder lies in memory (tmpfs), where no space is set aside, nothing is
+// flushed and nobody waits for a disk.
+bool lies_in_memory(const std::filesystem::path& path);
 
 }  // namespace ds::convert

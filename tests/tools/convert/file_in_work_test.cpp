@@ -58,10 +58,7 @@ void write_pieces(FileInWork& file, const std::string& bytes, std::size_t piece)
 fs::path memory_folder() {
   std::string pattern = "/dev/shm/ds-file-XXXXXX";
   if (mkdtemp(pattern.data()) == nullptr) return {};
-  const int fd = ::open(pattern.c_str(), O_RDONLY | O_DIRECTORY);
-  const bool memory = convert::lies_in_memory(fd);
-  ::close(fd);
-  if (memory) return pattern;
+  if (convert::lies_in_memory(pattern)) return pattern;
   fs::remove(pattern);
   return {};
 }
