@@ -151,6 +151,8 @@ const std::vector<std::pair<const char*, std::string>>& files() {
       {"bad-id", R"({"input_ids":[1,2,-3],"labels":[1,2,3]})"},
       {"label-differs", R"({"input_ids":[1,2,3],"labels":[-100,2,4]})"},
       {"no-usable-row", R"({"messages":[]})"},
+      {"invalid-csv", "prompt,completion\nq,a\nq,\"open\n"},
+      {"invalid-csv", "prompt,completion\nq,a\nq,a,b\n"},
   };
   return kFiles;
 }
