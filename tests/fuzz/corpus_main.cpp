@@ -1,6 +1,6 @@
 // Runs a fuzz target over the files of a folder and over mutations of them that are the same in
 // every run.
-//   fuzz_NAME_corpus FOLDER [MUTATIONS_PER_FILE]
+//   fuzz_NAME_corpus FOLDER [MUTATIONS]           of all files together
 //   fuzz_NAME_corpus FOLDER --show FILE NUMBER    writes mutation NUMBER of FILE (0: the file
 //   itself)
 #include <unistd.h>
@@ -26,9 +26,9 @@ namespace {
 namespace fs = std::filesystem;
 using Bytes = std::vector<std::uint8_t>;
 
-// Seconds for small files; large ones get fewer mutations.
-constexpr int kDefaultMutations = 10000;
-constexpr std::size_t kBytesPerFile = std::size_t{3} << 20;
+// Seconds, however many files there are; large files get fewer mutations.
+constexpr std::size_t kDefaultMutations = 100'000;
+constexpr std::size_t kBytes = std::size_t{30} << 20;
 
 char current[512];  // what runs now, for the message when it crashes
 
@@ -175,7 +175,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   const std::size_t wanted =
-      argc > 2 ? std::strtoull(argv[2], nullptr, 10) : std::size_t{kDefaultMutations};
+      (argc > 2 ? std::strtoull(argv[2], nullptr, 10) : kDefaultMutations) / files.size();
   std::signal(SIGABRT, on_abort);
   if (__sanitizer_set_death_callback != nullptr) {
     __sanitizer_set_death_callback(say_current);
@@ -187,9 +187,7 @@ int main(int argc, char** argv) {
   std::size_t runs = 0;
   for (std::size_t i = 0; i < files.size(); ++i) {
     const std::size_t count =
-        argc > 2
-            ? wanted
-            : std::min(wanted, std::max<std::size_t>(20, kBytesPerFile / (files[i].size() + 1)));
+        std::max(std::min(wanted, kBytes / files.size() / (files[i].size() + 1)), std::size_t{5});
     for (std::size_t number = 0; number <= count; ++number) {
       std::snprintf(current, sizeof current, "%s --show %s %zu", argv[1], names[i].c_str(), number);
       const Bytes bytes = input(files, i, number);
