@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "libcore/base/error.h"
@@ -97,6 +99,15 @@ CsvRowReader::CsvRowReader(TextWindow window, const std::string& name)
                 fmt::format("{}: line {}: {}, the names of the columns are needed", name, row.line,
                             row.reason));
   }
+  std::unordered_map<std::string_view, std::size_t> places;
+  std::string names;
+  for (std::size_t i = 0; i < header_.size(); ++i) {
+    const auto [at, fresh] = places.try_emplace(header_[i], columns_.size());
+    if (fresh) columns_.push_back({i, i});
+    columns_[at->second].field = i;
+    names += (i == 0 ? "" : ",") + header_[i];
+  }
+  header_text_ = quote_text(names);
 }
 
 bool CsvRowReader::next_text(JsonRow& row) {
@@ -137,16 +148,19 @@ void CsvRowReader::parse(JsonRow& row, EncodingPolicy policy, nlohmann::ordered_
     const bool exact = !row.repaired;
     row.repaired = row.encoding = false;
     row.column = 0;
-    std::string names;
-    for (const std::string& column : header_) names += (names.empty() ? "" : ",") + column;
     row.reason = problem ? "a quoted field goes on behind its closing quote"
                          : fmt::format("{} fields, {} are needed ({})", fields.size(),
-                                       header_.size(), quote_text(names));
+                                       header_.size(), header_text_);
     if (problem && exact) locate_in_row(*problem, row);
     return;
   }
   value = nlohmann::ordered_json::object();
-  for (std::size_t i = 0; i < fields.size(); ++i) value[header_[i]] = std::move(fields[i]);
+  // value[name] would search the members from the front for every field.
+  auto& members = *value.get_ptr<nlohmann::ordered_json::object_t*>();
+  members.reserve(columns_.size());
+  for (const auto& [name, field] : columns_) {
+    members.emplace_back(header_[name], std::move(fields[field]));
+  }
 }
 
 LineRowReader::LineRowReader(TextWindow window, const std::string& name)

@@ -33,8 +33,15 @@ class CsvRowReader {
   static constexpr std::size_t kMostRecordBytes = std::size_t{16} << 20;
 
  private:
+  // A column of an object: of several with one name the first gives the place, the last the value.
+  struct Column {
+    std::size_t name = 0;   // in header_
+    std::size_t field = 0;  // of a record
+  };
   TextWindow window_;
   std::vector<std::string> header_;
+  std::vector<Column> columns_;
+  std::string header_text_;  // quoted, for messages
   std::size_t line_start_ = 0;
   std::int64_t line_ = 1;
 };
