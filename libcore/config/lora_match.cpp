@@ -2,6 +2,7 @@
 #include <cctype>
 #include <cmath>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <set>
 #include <unordered_map>
@@ -213,16 +214,21 @@ bool names_fused(const std::string& name) {
          name.ends_with("experts.down_proj");
 }
 
+// Those of target_parameters that name a fused parameter.
+SuffixSet fused_names(const LoraConfig& lora) {
+  std::vector<std::string> fused;
+  std::copy_if(lora.target_parameters.begin(), lora.target_parameters.end(),
+               std::back_inserter(fused), names_fused);
+  return SuffixSet(fused);
+}
+
 // The fused parameter that holds this module, if the adapter names it; else empty. Gate and up then
 // both have the fused rank: they share A, and each has its half of B.
-std::string fused_parameter_of(const ModuleInfo& module, const LoraConfig& lora) {
+std::string fused_parameter_of(const ModuleInfo& module, const SuffixSet& named) {
   if (module.kind != ModuleKind::kExperts) return "";
   const std::string leaf = leaf_of(module.path) == "down_proj" ? "down_proj" : "gate_up_proj";
   std::string path = "model.layers." + std::to_string(module.layer) + ".mlp.experts." + leaf;
-  for (const std::string& name : lora.target_parameters) {
-    if (names_fused(name) && (path == name || path.ends_with("." + name))) return path;
-  }
-  return "";
+  return named.find(path) != nullptr ? path : "";
 }
 
 void check_names_used(const LoraConfig& lora, const std::vector<ModuleInfo>& modules) {
@@ -276,6 +282,7 @@ std::vector<LoraTarget> match_targets(const LoraConfig& lora,
   if (unmatched == Unmatched::kRefuse) check_names_used(lora, modules);
   const ModuleMatcher matcher(lora);
   const SuffixSet parameters(lora.target_parameters);
+  const SuffixSet fused_parameters = fused_names(lora);
   Patterns<std::int64_t> ranks(lora.rank_pattern, "rank_pattern");
   Patterns<double> alphas(lora.alpha_pattern, "alpha_pattern");
   std::vector<LoraTarget> out;
@@ -283,7 +290,7 @@ std::vector<LoraTarget> match_targets(const LoraConfig& lora,
     const bool as_module = matcher.matches(module);
     const std::string weight = module.path + ".weight";
     const bool as_parameter = parameters.find(weight) != nullptr;
-    const std::string fused = as_module ? "" : fused_parameter_of(module, lora);
+    const std::string fused = as_module ? "" : fused_parameter_of(module, fused_parameters);
     if (!as_module && !as_parameter && fused.empty()) continue;
     if (as_module && as_parameter) {
       throw Error(ExitCode::kBadInput, "module " + module.path +
