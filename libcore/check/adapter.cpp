@@ -210,9 +210,12 @@ class AdapterCheck {
     nlohmann::ordered_json ordered;
     try_parse_json({reinterpret_cast<const char*>(file.data()), file.size()}, false, ordered);
     nlohmann::ordered_json out = nlohmann::ordered_json::object();
+    // out[key] would search the members from the front for every key; all are different.
+    auto& members = *out.get_ptr<nlohmann::ordered_json::object_t*>();
     for (const auto& [key, value] : ordered.items()) {
       if (!config.contains(key)) continue;
-      out[key] = key.ends_with("_pattern") ? value : nlohmann::ordered_json(config.at(key));
+      members.emplace_back(
+          key, key.ends_with("_pattern") ? value : nlohmann::ordered_json(config.at(key)));
     }
     return out;
   }

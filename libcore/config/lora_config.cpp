@@ -30,7 +30,9 @@ bool is_unset(const json& object, const char* key) {
 // The document again, with its members in the file's order. parse_json_text has accepted the text
 // before: limits and duplicates are checked.
 ordered_json parse_ordered(std::string_view text) {
-  return ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
+  ordered_json value;
+  try_parse_json(text, true, value);
+  return value;
 }
 
 template <class Value>
