@@ -27,6 +27,7 @@ inline constexpr std::uint64_t kLargestSafetensorsHeader = 100'000'000;
 // The extents of a tensor, outermost first; equal when they have the same values.
 class ShapeView : public std::span<const std::int64_t> {
  public:
+  // NOLINTNEXTLINE(modernize-use-equals-default): clang-tidy 14 takes it for a default constructor
   using std::span<const std::int64_t>::span;
   // NOLINTNEXTLINE(google-explicit-constructor): as of a span
   ShapeView(std::span<const std::int64_t> extents) : span(extents) {}
