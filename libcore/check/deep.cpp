@@ -55,7 +55,7 @@ std::vector<TensorStats> read_all(const TensorSurvey& survey, const DeepOptions&
   for (const std::size_t entry : order) {
     const auto& [file, tensor] = survey.entries()[entry];
     for (std::uint64_t at = tensor->begin; at < tensor->end; at += kStretchBytes) {
-      stretches.push_back({&file->path(), at, std::min(tensor->end, at + kStretchBytes)});
+      stretches.push_back({&file->file(), at, std::min(tensor->end, at + kStretchBytes)});
       owner.push_back(entry);
     }
   }

@@ -61,7 +61,7 @@ std::vector<TensorStats> read_gguf(const GgufTarget& target, const DeepOptions& 
     const std::size_t unit = q80 ? kQ80Block : 8;
     const std::size_t piece = kStretchBytes / unit * unit;
     for (std::uint64_t at = tensor.begin; at < tensor.end; at += piece) {
-      stretches.push_back({&entries[i].file->path(), at, std::min(tensor.end, at + piece), unit});
+      stretches.push_back({&entries[i].file->file(), at, std::min(tensor.end, at + piece), unit});
       owner.push_back(i);
     }
   }

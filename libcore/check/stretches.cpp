@@ -1,18 +1,13 @@
 #include "libcore/check/stretches.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
-#include <cstring>
 #include <exception>
 #include <mutex>
-#include <string>
 #include <thread>
 
 #include "libcore/base/error.h"
+#include "libcore/base/mapped_reader.h"
 #include "libcore/base/stop.h"
 
 namespace ds::check {
@@ -25,52 +20,6 @@ constexpr std::uint64_t kRunsPerThread = 8;  // so that the threads end together
 
 // What a thread reads at a time: it stays in the core's cache until it was looked at.
 constexpr std::size_t kPieceBytes = std::size_t{256} << 10;
-
-// One file at a time, and one buffer.
-class Reader {
- public:
-  Reader() = default;
-  ~Reader() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Reader(const Reader&) = delete;
-  Reader& operator=(const Reader&) = delete;
-
-  // Valid until the next call.
-  std::span<const std::byte> read(const std::filesystem::path& path, std::uint64_t at,
-                                  std::size_t size) {
-    open(path);
-    if (buffer_.size() < size) buffer_.resize(size);
-    for (std::size_t have = 0; have < size;) {
-      const ssize_t got =
-          ::pread(fd_, buffer_.data() + have, size - have, static_cast<off_t>(at + have));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) fail(path, std::strerror(errno));
-      if (got == 0) fail(path, "it became shorter while it was read");
-      have += static_cast<std::size_t>(got);
-    }
-    return {buffer_.data(), size};
-  }
-
- private:
-  [[noreturn]] static void fail(const std::filesystem::path& path, const std::string& reason) {
-    throw Error(ExitCode::kIo, path.string() + ": cannot be read: " + reason);
-  }
-  void open(const std::filesystem::path& path) {
-    if (path_ == &path) return;
-    if (fd_ >= 0) ::close(fd_);
-    path_ = nullptr;
-    do {
-      fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    } while (fd_ < 0 && errno == EINTR);
-    if (fd_ < 0) fail(path, std::strerror(errno));
-    path_ = &path;
-  }
-
-  const std::filesystem::path* path_ = nullptr;
-  int fd_ = -1;
-  std::vector<std::byte> buffer_;
-};
 
 class Readers {
  public:
@@ -102,12 +51,13 @@ class Readers {
  private:
   void work() {
     try {
-      Reader reader;
+      MappedReader reader;
+      std::vector<std::byte> buffer(kPieceBytes);
       for (std::size_t run = next_++; run < runs_.size(); run = next_++) {
         const std::size_t end = run + 1 < runs_.size() ? runs_[run + 1] : stretches_.size();
         for (std::size_t i = runs_[run]; i < end; ++i) {
           if (stop_requested()) return;
-          read(i, reader);
+          read(i, reader, buffer.data());
         }
       }
     } catch (...) {
@@ -117,12 +67,13 @@ class Readers {
     }
   }
 
-  void read(std::size_t i, Reader& reader) {
+  void read(std::size_t i, MappedReader& reader, std::byte* buffer) {
     const Stretch& stretch = stretches_[i];
     const std::size_t piece = kPieceBytes / stretch.unit * stretch.unit;
     for (std::uint64_t at = stretch.begin; at < stretch.end; at += piece) {
       const auto size = static_cast<std::size_t>(std::min<std::uint64_t>(piece, stretch.end - at));
-      look_(i, reader.read(*stretch.file, at, size));
+      reader.read(*stretch.file, at, size, buffer);
+      look_(i, {buffer, size});
     }
     const std::uint64_t done = done_ += stretch.end - stretch.begin;
     if (options_.progress && i % 64 == 0) {

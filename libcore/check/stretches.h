@@ -3,18 +3,18 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <span>
 #include <vector>
 
+#include "libcore/base/mapped_file.h"
 #include "libcore/check/deep.h"
 
 namespace ds::check {
 
-// Bytes of a file that are looked at by one thread, one piece after the other.
+// Bytes of a mapped file that are looked at by one thread, one piece after the other.
 struct Stretch {
-  const std::filesystem::path* file = nullptr;
+  const MappedFile* file = nullptr;
   std::uint64_t begin = 0;  // from the file's first byte
   std::uint64_t end = 0;
   std::size_t unit = 8;  // pieces are whole multiples of it, but for the last
