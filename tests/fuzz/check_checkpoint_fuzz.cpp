@@ -2,10 +2,8 @@
 // the rest is files as input_files.h says.
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 
 #include "tests/fuzz/support/check_program.h"
-#include "tests/fuzz/support/input_files.h"
 
 namespace {
 
@@ -25,12 +23,8 @@ constexpr const char* kNames[] = {"config.json",
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const ds::fuzz::MemoryFolder folder;
-  if (size == 0) return 0;
-  const std::string_view files(reinterpret_cast<const char*>(data) + 1, size - 1);
-  folder.hold(ds::fuzz::split_input(files, kNames));
-  ds::check::CheckSettings settings = ds::fuzz::settings_of(data[0]);
-  settings.paths = {folder.path()};
-  ds::fuzz::run_program(settings, data[0]);
+  ds::fuzz::run_folder(data, size, kNames, [](auto& settings, const auto& folder, std::uint8_t) {
+    settings.paths = {folder};
+  });
   return 0;
 }

@@ -125,4 +125,15 @@ void run_program(check::CheckSettings settings, std::uint8_t bits) {
   }
 }
 
+void run_folder(const std::uint8_t* data, std::size_t size, std::span<const char* const> names,
+                Aim aim) {
+  static const MemoryFolder folder;
+  if (size == 0) return;
+  const std::string_view files(reinterpret_cast<const char*>(data) + 1, size - 1);
+  folder.hold(split_input(files, names));
+  check::CheckSettings settings = settings_of(data[0]);
+  aim(settings, folder.path(), data[0]);
+  run_program(settings, data[0]);
+}
+
 }  // namespace ds::fuzz

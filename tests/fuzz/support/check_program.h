@@ -2,8 +2,10 @@
 // looked at instead of printed.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,5 +26,12 @@ const std::filesystem::path& base_model();
 // Runs the check. It ends with findings, without, or with an Error of bad input or usage; every
 // text is UTF-8, every finding names its file; and --fix run again and again comes to an end.
 void run_program(check::CheckSettings settings, std::uint8_t bits);
+
+// A whole input: the first byte are flags, the rest is files of these names as input_files.h says,
+// put into a folder. `aim` has the settings look at it.
+using Aim = void (*)(check::CheckSettings& settings, const std::filesystem::path& folder,
+                     std::uint8_t bits);
+void run_folder(const std::uint8_t* data, std::size_t size, std::span<const char* const> names,
+                Aim aim);
 
 }  // namespace ds::fuzz
