@@ -216,17 +216,24 @@ TEST_CASE("bench: keys, and the ratio to an earlier run") {
                            "cast f8_e4m3 to f32", "training step"}) {
     CHECK_MESSAGE(names.count(name) == 1, name);
   }
-  json doubled = first;
-  for (json& result : doubled["results"]) {
-    if (result["name"] == "adamw") result["median"] = 1e-9;
-  }
-  f.write("before.json", doubled.dump());
+  json earlier = first;
+  for (json& result : earlier["results"]) result["median"] = 1e-9;
+  f.write("before.json", earlier.dump());
   auto arguments = base;
   arguments.insert(arguments.end(), {"--compare", f.path("before.json")});
   const json second = profile_json(arguments);
-  const json& adamw = row_named(second["results"], "adamw");
-  CHECK(adamw["ratio"].get<double>() ==
-        doctest::Approx(adamw["median"].get<double>() / 1e-9).epsilon(1e-12));
+  int compared = 0;
+  for (const json& result : second["results"]) {
+    // Other work on the machine may lower the measured peak below a case, which then has no figure.
+    if (result["above_peak"].get<bool>()) {
+      CHECK(result["ratio"].is_null());
+      continue;
+    }
+    ++compared;
+    CHECK(result["ratio"].get<double>() ==
+          doctest::Approx(result["median"].get<double>() / 1e-9).epsilon(1e-12));
+  }
+  CHECK(compared > 0);
 }
 
 TEST_CASE("scopes: the innermost part and phase win") {
