@@ -34,12 +34,15 @@ Cost cost(const CrossEntropyForward& op) {
 
 void check(const CrossEntropyBackward& op) {
   const DType dtype = check_operands(op.kName, op.logits, op.targets, op.lse);
-  op_check::matrix(op.kName, "d_logits", op.d_logits, op.logits.rows(), op.logits.cols(), dtype);
+  const bool rounded = dtype == DType::kF32 && op.d_logits.dtype() == DType::kBF16;
+  op_check::matrix(op.kName, "d_logits", op.d_logits, op.logits.rows(), op.logits.cols(),
+                   rounded ? DType::kBF16 : dtype);
 }
 
 Cost cost(const CrossEntropyBackward& op) {
   return {3.0 * static_cast<double>(op.logits.size()),
-          2.0 * op_check::bytes(op.logits) + op_check::bytes(op.targets) + op_check::bytes(op.lse)};
+          op_check::bytes(op.logits) + op_check::bytes(op.d_logits) + op_check::bytes(op.targets) +
+              op_check::bytes(op.lse)};
 }
 
 }  // namespace ds::kernels

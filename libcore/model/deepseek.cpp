@@ -99,8 +99,10 @@ void DeepSeekModel::logits(Exec& exec, const TokenBatch& batch,
   }
 }
 
-void DeepSeekModel::prefill(Exec& exec, const TokenBatch& prompts,
+void DeepSeekModel::prefill(Exec& whole, const TokenBatch& prompts,
                             std::span<Sequence* const> sequences, const View& logits, bool exact) {
+  Exec exec = whole;
+  exec.caching = true;
   ArenaScope saved_scope(exec.saved);
   ArenaScope scope(exec.scratch);
   const std::int64_t c = config_.kv_lora_rank;

@@ -21,6 +21,8 @@ struct Exec {
   bool drop_attention = false;
   // Nothing of the present block is trained: what only adapters read is not kept at all.
   bool frozen = false;
+  // The latents of attention are read after a block's forward, by whoever fills a cache.
+  bool caching = false;
   std::uint64_t seed = 0;         // of dropout
   std::uint64_t step_stream = 0;  // unique per optimizer step and micro-batch
   // Where activations go that selective recomputation drops: in scratch they live as long as

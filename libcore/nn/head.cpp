@@ -45,6 +45,10 @@ LossSums Head::loss(Exec& exec, const ConstView& h, const ConstView& targets, do
   const View loss = exec.scratch.allocate("head.loss", exec.statistics(), {chunk});
   const View lse = exec.scratch.allocate("head.lse", exec.statistics(), {chunk});
   const View dxn = dh ? exec.scratch.allocate("head.dxn", exec.dtype, {chunk, h.cols()}) : View();
+  // In BF16 a buffer of its own, else in place.
+  const View d_logits = dh && exec.dtype != exec.statistics()
+                            ? exec.scratch.allocate("head.d_logits", exec.dtype, {chunk, vocab})
+                            : logits;
 
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
     const std::int64_t n = std::min(chunk, rows - begin);
@@ -70,10 +74,11 @@ LossSums Head::loss(Exec& exec, const ConstView& h, const ConstView& targets, do
     }
     if (!dh) continue;
     const OpScope backward(exec.device, "backward");
+    const View dy = d_logits.slice_rows(0, n);
     exec.device.run(kernels::CrossEntropyBackward{
-        .logits = part, .targets = wanted, .lse = part_lse, .scale = grad_scale, .d_logits = part});
+        .logits = part, .targets = wanted, .lse = part_lse, .scale = grad_scale, .d_logits = dy});
     const LinearBackward back{
-        .layer = &lm_head, .dy = part, .saved = &saved, .dx = dxn.slice_rows(0, n)};
+        .layer = &lm_head, .dy = dy, .saved = &saved, .dx = dxn.slice_rows(0, n)};
     linear_backward(exec, {&back, 1});
     norm.backward(exec, dxn.slice_rows(0, n), x, part_rstd, dh.slice_rows(begin, n), false);
   }

@@ -55,7 +55,8 @@ void Mla::project_queries(Exec& exec, const Rows& rows, MlaSaved& saved) const {
   select_queries(exec, rows, exec.inputs(), saved);
   saved.kv_a = arena.allocate("attention.kv_a", dtype, {tokens, kv_lora_rank + shape.rope});
   saved.kv_a_rstd = arena.allocate("attention.kv_a_rstd", exec.statistics(), {tokens});
-  saved.latent = exec.inputs().allocate("attention.latent", dtype, {tokens, kv_lora_rank});
+  Arena& latents = exec.caching ? exec.saved : exec.inputs();
+  saved.latent = latents.allocate("attention.latent", dtype, {tokens, kv_lora_rank});
   saved.q = arena.allocate("attention.q", dtype,
                            {tokens, shape.heads * std::int64_t{shape.nope + shape.rope}});
   const LinearForward kv_a{

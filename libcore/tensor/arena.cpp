@@ -9,6 +9,17 @@
 
 #include "libcore/base/error.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define DEEPSEEK_ARENA_POISON
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define DEEPSEEK_ARENA_POISON
+#endif
+#endif
+#ifdef DEEPSEEK_ARENA_POISON
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace ds {
 
 namespace {
@@ -30,12 +41,27 @@ std::size_t reservation() {
          static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
 }
 
+// Under the address sanitizer what was given back may not be touched; elsewhere nothing happens.
+void forbid([[maybe_unused]] const std::byte* begin, [[maybe_unused]] std::size_t bytes) {
+#ifdef DEEPSEEK_ARENA_POISON
+  ASAN_POISON_MEMORY_REGION(begin, bytes);
+#endif
+}
+void permit([[maybe_unused]] const std::byte* begin, [[maybe_unused]] std::size_t bytes) {
+#ifdef DEEPSEEK_ARENA_POISON
+  ASAN_UNPOISON_MEMORY_REGION(begin, bytes);
+#endif
+}
+
 }  // namespace
 
 Arena::Arena(std::string name) : name_(std::move(name)) {}
 
 Arena::~Arena() {
-  for (const Block& block : blocks_) ::munmap(block.data, block.size);
+  for (const Block& block : blocks_) {
+    permit(block.data, block.committed);
+    ::munmap(block.data, block.size);
+  }
 }
 
 void Arena::add_block(std::size_t at_least) {
@@ -54,6 +80,7 @@ bool Arena::commit(Block& block, std::size_t bytes) {
   if (bytes <= block.committed) return true;
   const std::size_t wanted = std::min(block.size, round_up(bytes, kCommitStep));
   if (::mprotect(block.data, wanted, PROT_READ | PROT_WRITE) != 0) return false;
+  forbid(block.data + block.committed, wanted - block.committed);
   block.committed = wanted;
   return true;
 }
@@ -83,6 +110,7 @@ void* Arena::allocate_bytes(std::string_view name, std::size_t bytes) {
                 "use a smaller batch, a smaller --cutoff_len or --activation_checkpointing full");
   }
   std::byte* memory = blocks_[block_].data + offset_;
+  permit(memory, bytes);
   offset_ += rounded;
   used_ += rounded;
   allocations_.push_back({name, rounded});
@@ -99,6 +127,11 @@ void Arena::reset_peak() {
 }
 
 void Arena::release(const Mark& mark) {
+  for (std::size_t i = mark.block; i <= block_ && i < blocks_.size(); ++i) {
+    const std::size_t begin = i == mark.block ? mark.offset : 0;
+    const std::size_t end = i == block_ ? offset_ : blocks_[i].committed;
+    if (begin < end) forbid(blocks_[i].data + begin, end - begin);
+  }
   block_ = mark.block;
   offset_ = mark.offset;
   used_ = mark.used;

@@ -76,6 +76,14 @@ void parity(Of<CrossEntropyBackward>) {
       expect_close(d.view(), want, tolerance_for(s.dtype, 64));
       CHECK(d.intact());
       const Mat apart(d.view());
+      if (s.dtype == DType::kF32) {
+        GuardedMatrix rounded(DType::kBF16, size.rows, size.vocab, s.gap);
+        op.d_logits = rounded.view();
+        check(op);
+        run(context, op);
+        expect_close(rounded.view(), apart, tolerance_for(DType::kBF16, 1));
+        CHECK(rounded.intact());
+      }
       op.d_logits = logits.view();
       run(context, op);
       CHECK(Mat(logits.view()).values == apart.values);

@@ -58,21 +58,25 @@ void forward(CpuContext& context, const CrossEntropyForward& op) {
   });
 }
 
-template <class A>
+// T is A, or BF16 for sums in F32: the target's element is rounded once, like the others.
+template <class A, class T>
 void backward(CpuContext& context, const CrossEntropyBackward& op) {
   const std::int64_t rows = op.logits.rows(), vocab = op.logits.cols();
   const A* logits = op.logits.as<A>();
   const auto* targets = op.targets.as<std::int32_t>();
   const A* lse = op.lse.as<A>();
-  A* d_logits = op.d_logits.as<A>();
+  T* d_logits = op.d_logits.as<T>();
   const auto scale = static_cast<A>(op.scale);
   parallel_for(context, threads_for(context, kWork * rows * vocab), rows, [&](std::int64_t r) {
     const A* from = logits + r * op.logits.row_stride();
-    A* to = d_logits + r * op.d_logits.row_stride();
+    T* to = d_logits + r * op.d_logits.row_stride();
     const A shift = lse[r];
+    const A at_target = exp_approx(from[targets[r]] - shift) * scale - scale;
 #pragma omp simd
-    for (std::int64_t i = 0; i < vocab; ++i) to[i] = exp_approx(from[i] - shift) * scale;
-    to[targets[r]] -= scale;
+    for (std::int64_t i = 0; i < vocab; ++i) {
+      to[i] = from_acc<T>(exp_approx(from[i] - shift) * scale);
+    }
+    to[targets[r]] = from_acc<T>(at_target);
   });
 }
 
@@ -86,8 +90,9 @@ void run(CpuContext& context, const CrossEntropyForward& op) {
 
 void run(CpuContext& context, const CrossEntropyBackward& op) {
   op_check::indices_below(op.kName, "targets", op.targets, op.logits.cols());
-  if (op.logits.dtype() == DType::kF64) return backward<double>(context, op);
-  backward<float>(context, op);
+  if (op.logits.dtype() == DType::kF64) return backward<double, double>(context, op);
+  if (op.d_logits.dtype() == DType::kBF16) return backward<float, bf16>(context, op);
+  backward<float, float>(context, op);
 }
 
 }  // namespace ds::kernels::DSK_ISA
