@@ -364,8 +364,14 @@ void run_check(const CheckSettings& settings, cli::Run& run) {
   std::vector<Finding> found;
   CheckResult result = session.examine(targets, fixes ? &found : nullptr);
   if (fixes) {
-    FixResult fixed = apply_fixes(settings, targets, found);
-    if (!fixed.written.empty()) result = session.examine(targets, nullptr);
+    // What a repair brings to light is repaired too: a new index may show what a shard lacks.
+    constexpr int kRounds = 8;
+    FixResult fixed;
+    for (int round = 0; round < kRounds; ++round) {
+      if (!apply_fixes(settings, targets, found, fixed)) break;
+      found.clear();
+      result = session.examine(targets, &found);
+    }
     result.fix = std::move(fixed);
     for (const Repair& repair : result.fix->repairs) {
       run.event("deepseek/repair/1", repair_json(repair));

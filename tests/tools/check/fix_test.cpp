@@ -1,10 +1,12 @@
 // deepseek-check --fix as a user runs it.
 #include <doctest/doctest.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 
 #include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "tests/core/check/model_fixture.h"
 #include "tests/support/process.h"
@@ -62,6 +64,34 @@ TEST_CASE("--fix repairs, says what it did, and exits by what is left; a second 
   const Outcome again = check({model, "--fix", "--fail_on", "warning"});
   CHECK(again.exit_code == 0);
   CHECK(has(again.out, "nothing was written"));
+}
+
+TEST_CASE("--fix: what the first repair brings to light is repaired in the same run") {
+  const TempFolder folder("fix-cli-rounds");
+  const std::string model = (folder.root() / "model").string();
+  const std::string out = (folder.root() / "out").string();
+  write_spoilt(model);
+  fs::remove(fs::path(model) / kIndex);
+  const std::string shard = read_text(fs::path(model) / kShard1);
+  const std::vector<std::string> strict{"--fail_on", "warning"};
+  CHECK(check({model, "--fix_output", out, strict[0], strict[1]}).exit_code == 0);
+  CHECK(check({out, strict[0], strict[1]}).exit_code == 0);
+  CHECK_FALSE(fs::exists(fs::path(out) / (std::string(kShard1) + ".orig")));
+  CHECK_FALSE(fs::exists(fs::path(model) / kIndex));
+  CHECK(read_text(fs::path(model) / kShard1) == shard);
+
+  const Outcome fixed = check({model, "--fix", "--format", "json", strict[0], strict[1]});
+  CHECK(fixed.exit_code == 0);
+  CHECK(check({model, strict[0], strict[1]}).exit_code == 0);
+  std::set<std::string> written;
+  const json document = json::parse(fixed.out);
+  for (const json& one : document["fix"]["written"]) {
+    CHECK_MESSAGE(written.insert(one["file"]).second, one["file"]);
+    const bool index = one["file"].get<std::string>().ends_with(kIndex);
+    CHECK(one["backup"].is_null() == index);
+  }
+  CHECK(written.size() == 3);
+  CHECK(read_text(fs::path(model) / (std::string(kShard1) + ".orig")) == shard);
 }
 
 TEST_CASE("--fix: what cannot be repaired stays a finding, and the exit code says so") {
@@ -165,4 +195,49 @@ TEST_CASE("--fix: files that may not grow: exit 4, everything as it was") {
       check({model, "--fix_output", (folder.root() / "out").string()}, options);
   CHECK(elsewhere.exit_code == 4);
   CHECK(std::distance(fs::directory_iterator(folder.root()), fs::directory_iterator()) == 1);
+}
+
+TEST_CASE("--fix on a disk that is full: exit 4, everything as it was, and again with room") {
+  const TempFolder folder("fix-cli-disk");
+  const fs::path disk = folder.root() / "disk", whole = folder.root() / "whole";
+  fs::create_directory(disk);
+  if (::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=8m") != 0) {
+    MESSAGE("skipped: this user cannot mount a small disk");
+    return;
+  }
+  write_spoilt(whole);
+  std::string rows = "{\"text\": \"a<|User|>b\"}\n";
+  for (int i = 0; i < 2000; ++i) rows += "{\"text\": \"" + std::string(1000, 'x') + "\"}\n";
+  write_text(whole / "rows.jsonl", rows);
+  fs::copy(whole, disk / "model");
+  const auto names = [&] {
+    std::set<std::string> all;
+    for (const auto& entry : fs::recursive_directory_iterator(disk)) all.insert(entry.path());
+    return all;
+  };
+  const std::set<std::string> before = names();
+  // Room for what is there and one page more: neither the shard nor the rows fit a second time.
+  std::uint64_t used = 4096;
+  for (const auto& entry : fs::recursive_directory_iterator(disk)) {
+    if (entry.is_regular_file()) used += (entry.file_size() + 4095) / 4096 * 4096;
+  }
+  const std::string size = "size=" + std::to_string(used);
+  REQUIRE(::mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, size.c_str()) == 0);
+  const std::string model = (disk / "model").string(), file = (disk / "model/rows.jsonl").string();
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{file, "--fix"},
+        {file, "--fix_output", (disk / "rows.jsonl").string()},
+        {model, "--fix_output", (disk / "out").string()}}) {
+    const Outcome full = check(arguments);
+    // Hard links need no room: a folder fails at the first file that is written anew.
+    CHECK_MESSAGE(full.exit_code == 4, full.err);
+    CHECK_MESSAGE(has(full.err, "No space left"), full.err);
+    CHECK(names() == before);
+    CHECK(read_text(file) == rows);
+  }
+  REQUIRE(::mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, "size=32m") == 0);
+  CHECK(check({model, "--fix"}).exit_code == 0);
+  CHECK(check({file, "--fix"}).exit_code == 0);
+  CHECK(read_text(file) != rows);
+  ::umount(disk.c_str());
 }
