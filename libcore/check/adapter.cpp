@@ -14,7 +14,7 @@
 #include "libcore/check/message_key.h"
 #include "libcore/check/tensor_stats.h"
 #include "libcore/config/lora_config.h"
-#include "libcore/config/path_regex.h"
+#include "libcore/config/tail_patterns.h"
 #include "libcore/io/safetensors_header.h"
 
 namespace ds::check {
@@ -390,38 +390,20 @@ class AdapterCheck {
 
   // The rank PEFT gives a module: the first pattern that matches, else r.
   void ranks() {
-    std::vector<std::pair<PathRegex, std::int64_t>> patterns;
-    std::vector<bool> used(lora_->rank_pattern.size());
     try {
-      for (const auto& [text, rank] : lora_->rank_pattern) {
-        patterns.emplace_back(PathRegex(text, PathRegex::Anchor::kTail, "rank_pattern"), rank);
-      }
+      PatternValues<std::int64_t> patterns(lora_->rank_pattern, "rank_pattern");
+      PatternValues<double> alphas(lora_->alpha_pattern, "alpha_pattern");
       for (const auto& [module, parts] : modules_) {
-        std::int64_t rank = lora_->r;
-        for (std::size_t i = 0; i < patterns.size(); ++i) {
-          if (!patterns[i].first.matches(module) &&
-              !patterns[i].first.matches(module + ".weight")) {
-            continue;
-          }
-          used[i] = true;
-          rank = patterns[i].second;
-          break;
-        }
+        const std::string weight = module + ".weight";
+        const std::int64_t rank = patterns.find(module, weight).value_or(lora_->r);
+        alphas.find(module, weight);
         if (parts.a == nullptr || parts.a->shape.size() != 2 || parts.a->shape[0] == rank) continue;
         add_tensor("adapter-rank", "", *parts.a,
                    fmt::format("has rank {}, r and rank_pattern say {}", parts.a->shape[0], rank),
                    std::to_string(parts.a->shape[0]), std::to_string(rank));
       }
-      for (std::size_t i = 0; i < used.size(); ++i) {
-        if (!used[i]) unmatched_pattern("rank_pattern", lora_->rank_pattern[i].first);
-      }
-      for (const auto& [text, alpha] : lora_->alpha_pattern) {
-        const PathRegex pattern(text, PathRegex::Anchor::kTail, "alpha_pattern");
-        const bool any = std::any_of(modules_.begin(), modules_.end(), [&](const auto& item) {
-          return pattern.matches(item.first) || pattern.matches(item.first + ".weight");
-        });
-        if (!any) unmatched_pattern("alpha_pattern", text);
-      }
+      for (const std::string& key : patterns.unused()) unmatched_pattern("rank_pattern", key);
+      for (const std::string& key : alphas.unused()) unmatched_pattern("alpha_pattern", key);
     } catch (const Error& error) {
       if (error.code() != ExitCode::kBadInput) throw;
       findings_.add("adapter-value", {.file = path(kConfigName), .message = error.what()});

@@ -12,6 +12,7 @@
 #include "libcore/base/json.h"
 #include "libcore/config/lora_config.h"
 #include "libcore/config/path_regex.h"
+#include "libcore/config/tail_patterns.h"
 
 namespace ds {
 namespace {
@@ -109,42 +110,6 @@ class SuffixSet {
 
  private:
   std::unordered_set<std::string> names_;
-};
-
-// rank_pattern or alpha_pattern: the first key that matches wins.
-template <class Value>
-class Patterns {
- public:
-  Patterns(const std::vector<std::pair<std::string, Value>>& entries, const std::string& name) {
-    for (const auto& [key, value] : entries) {
-      entries_.push_back({key, PathRegex(key, PathRegex::Anchor::kTail, name), value, false});
-    }
-  }
-  std::optional<Value> find(const std::string& path) {
-    std::optional<Value> out;
-    for (Entry& entry : entries_) {
-      if ((out && entry.used) || !entry.regex.matches(path)) continue;
-      entry.used = true;
-      if (!out) out = entry.value;
-    }
-    return out;
-  }
-  // The first key that matched nothing.
-  const std::string* unused() const {
-    for (const Entry& entry : entries_) {
-      if (!entry.used) return &entry.key;
-    }
-    return nullptr;
-  }
-
- private:
-  struct Entry {
-    std::string key;
-    PathRegex regex;
-    Value value;
-    bool used;
-  };
-  std::vector<Entry> entries_;
 };
 
 // Whether target_modules, the exclusions and the layer limit name a module.
@@ -283,8 +248,8 @@ std::vector<LoraTarget> match_targets(const LoraConfig& lora,
   const ModuleMatcher matcher(lora);
   const SuffixSet parameters(lora.target_parameters);
   const SuffixSet fused_parameters = fused_names(lora);
-  Patterns<std::int64_t> ranks(lora.rank_pattern, "rank_pattern");
-  Patterns<double> alphas(lora.alpha_pattern, "alpha_pattern");
+  PatternValues<std::int64_t> ranks(lora.rank_pattern, "rank_pattern");
+  PatternValues<double> alphas(lora.alpha_pattern, "alpha_pattern");
   std::vector<LoraTarget> out;
   for (const ModuleInfo& module : modules) {
     const bool as_module = matcher.matches(module);
@@ -313,11 +278,10 @@ std::vector<LoraTarget> match_targets(const LoraConfig& lora,
   }
   if (out.empty()) refuse_no_match(lora, modules);
   if (unmatched == Unmatched::kRefuse) {
-    const std::string* rank_key = ranks.unused();
-    const std::string* key = rank_key != nullptr ? rank_key : alphas.unused();
-    if (key != nullptr) {
-      throw Error(ExitCode::kBadInput, std::string(rank_key ? "rank" : "alpha") +
-                                           "_pattern: the key '" + *key +
+    for (const auto& [what, keys] :
+         {std::pair("rank", ranks.unused()), std::pair("alpha", alphas.unused())}) {
+      if (keys.empty()) continue;
+      throw Error(ExitCode::kBadInput, std::string(what) + "_pattern: the key '" + keys.front() +
                                            "' matches no adapted module");
     }
   }
