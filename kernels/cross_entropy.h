@@ -19,9 +19,9 @@ void check(const CrossEntropyForward& op);
 Cost cost(const CrossEntropyForward& op);
 void run(CpuContext& context, const CrossEntropyForward& op);
 
-// d_logits = (softmax(logits) - onehot(target)) * scale; may be the same memory as logits when it is
-// of their dtype. BF16 for logits in F32 rounds each element once, as torch does where the head is
-// BF16: the product that follows then has two BF16 operands.
+// d_logits = (softmax(logits) - onehot(target)) * scale; may be the same memory as logits when it
+// is of their dtype. BF16 for logits in F32 rounds each element once, as torch does where the head
+// is BF16: the product that follows then has two BF16 operands.
 struct CrossEntropyBackward {
   static constexpr std::string_view kName = "cross_entropy_backward";
   ConstView logits;    // [rows, vocab]

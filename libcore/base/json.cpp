@@ -103,7 +103,9 @@ class Builder : public nlohmann::json_sax<Json> {
   using Base = nlohmann::json_sax<Json>;
 
  public:
-  Builder(Json& root, bool allow_duplicates) : root_(root), allow_duplicates_(allow_duplicates) {}
+  // `twice`, when given, gets the first duplicate key.
+  Builder(Json& root, bool allow_duplicates, std::optional<std::string>* twice)
+      : root_(root), allow_duplicates_(allow_duplicates), twice_(twice) {}
 
   bool null() override { return put(nullptr); }
   bool boolean(bool value) override { return put(value); }
@@ -138,6 +140,7 @@ class Builder : public nlohmann::json_sax<Json> {
       problem_ = "the key " + quote_text(name) + " is there twice";
       return false;
     }
+    if (!fresh && twice_ != nullptr && !*twice_) *twice_ = name;
     return true;
   }
   bool parse_error(std::size_t position, const std::string&,
@@ -188,6 +191,7 @@ class Builder : public nlohmann::json_sax<Json> {
 
   Json& root_;
   bool allow_duplicates_;
+  std::optional<std::string>* twice_;
   std::vector<Json*> stack_;
   std::vector<OrderedKeys> keys_;  // one for each level of stack_
   Json* slot_ = nullptr;
@@ -204,11 +208,11 @@ std::string type_and_value(const json& value) {
 }
 
 template <class Json>
-std::optional<JsonProblem> try_parse(std::string_view text, bool allow_duplicate_keys,
-                                     Json& value) {
+std::optional<JsonProblem> try_parse(std::string_view text, bool allow_duplicate_keys, Json& value,
+                                     std::optional<std::string>* twice = nullptr) {
   const char* first = text.data() == nullptr ? "" : text.data();
   const char* last = first + text.size();
-  Builder<Json> builder(value, allow_duplicate_keys);
+  Builder<Json> builder(value, allow_duplicate_keys, twice);
   JsonProblem problem;
   if (Json::sax_parse(first, last, &builder)) {
     // The parser takes a zero byte for the end of its input; no JSON text has one.
@@ -224,7 +228,7 @@ std::optional<JsonProblem> try_parse(std::string_view text, bool allow_duplicate
   if (read == 0) {
     const char* furthest = first;
     Json ignored;
-    Builder<Json> again(ignored, allow_duplicate_keys);
+    Builder<Json> again(ignored, allow_duplicate_keys, nullptr);
     Json::sax_parse(TrackedIterator(first, &furthest), TrackedIterator(last, &furthest), &again);
     read = static_cast<std::size_t>(furthest - first);
   }
@@ -243,6 +247,16 @@ std::optional<JsonProblem> try_parse_json(std::string_view text, bool allow_dupl
 std::optional<JsonProblem> try_parse_json(std::string_view text, bool allow_duplicate_keys,
                                           nlohmann::ordered_json& value) {
   return try_parse(text, allow_duplicate_keys, value);
+}
+
+std::optional<JsonProblem> try_parse_json(std::string_view text, json& value,
+                                          std::optional<std::string>& twice) {
+  return try_parse(text, true, value, &twice);
+}
+
+std::optional<JsonProblem> try_parse_json(std::string_view text, nlohmann::ordered_json& value,
+                                          std::optional<std::string>& twice) {
+  return try_parse(text, true, value, &twice);
 }
 
 json parse_json_text(std::string_view text, const std::string& name) {

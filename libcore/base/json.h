@@ -33,6 +33,12 @@ std::optional<JsonProblem> try_parse_json(std::string_view text, bool allow_dupl
 // The same with the order of keys kept.
 std::optional<JsonProblem> try_parse_json(std::string_view text, bool allow_duplicate_keys,
                                           nlohmann::ordered_json& value);
+// Duplicate keys allowed: the last one counts, and `twice` gets the first key that is there twice
+// in one object (it stays as it is when there is none).
+std::optional<JsonProblem> try_parse_json(std::string_view text, nlohmann::json& value,
+                                          std::optional<std::string>& twice);
+std::optional<JsonProblem> try_parse_json(std::string_view text, nlohmann::ordered_json& value,
+                                          std::optional<std::string>& twice);
 
 // Typed access to one object of a file: get("hidden_size") throws Error(kBadInput) naming the file,
 // the key path, the value found and the type needed. A null counts as absent.

@@ -15,10 +15,11 @@
 
 namespace ds {
 
-// Expressions of which each matches a path when PEFT's re.match of (.*\.)?(KEY)$ does. A key that is
-// a name, with '.' for any one ASCII character and '\' before a character that stands for itself, is
-// looked up: an adapter with a rank of its own for each of 40,000 experts has as many keys, and to
-// try each of them on each module would take hours. All others are tried one after another.
+// Expressions of which each matches a path when PEFT's re.match of (.*\.)?(KEY)$ does. A key that
+// is a name, with '.' for any one ASCII character and '\' before a character that stands for
+// itself, is looked up: an adapter with a rank of its own for each of 40,000 experts has as many
+// keys, and to try each of them on each module would take hours. All others are tried one after
+// another.
 class TailPatterns {
  public:
   // `what` names the list in errors. Throws Error(kBadInput) as PathRegex.

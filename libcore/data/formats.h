@@ -58,7 +58,7 @@ using RowContent = std::variant<Conversation, TextRow, PromptCompletionRow, Toke
 //          bad_type null_content content_not_text unknown_role roles_not_alternating no_answer
 //          empty_answer empty_row bad_tool_call bad_tools length_mismatch bad_id bad_conversation
 //          too_long no_target not_rendered not_representable
-// repaired replaced_bytes joined_parts role_renamed empty_tool_calls arguments_object
+// repaired replaced_bytes duplicate_key joined_parts role_renamed empty_tool_calls arguments_object
 //          arguments_missing arguments_encoded_twice arguments_not_json (kept as it is)
 //          function_call content_object unanswered_turn tool_without_call (kept as it is)
 //          empty_prompt (kept as it is) enable_thinking bos_in_text eos_in_text logged_calls

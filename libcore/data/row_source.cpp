@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "libcore/base/error.h"
+#include "libcore/base/format.h"
 #include "libcore/io/plain_rows.h"
 
 namespace ds {
@@ -223,6 +224,13 @@ void RowSource::convert(JsonRow& text, SourceRow& result, Json& value) const {
   if (!result.row.content) {
     result.column = 0;
     return;
+  }
+  if (text.twice) {
+    result.row.repairs.insert(
+        result.row.repairs.begin(),
+        {"duplicate_key", *text.twice,
+         fmt::format("the key {} is there twice, need once; the last one counts",
+                     quote_text(*text.twice))});
   }
   if (text.repaired) {
     result.row.repairs.insert(result.row.repairs.begin(), {"replaced_bytes", "", text.reason});

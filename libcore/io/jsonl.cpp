@@ -176,7 +176,7 @@ void parse_row(JsonRow& row, EncodingPolicy policy, Json& value) {
   if (row.good() && parse_fast(text, value)) return;
   value = nullptr;
   if (!row.good()) return;
-  auto problem = try_parse_json(text, true, value);
+  auto problem = try_parse_json(text, value, row.twice);
   if (!problem) return;
   const bool exact = !row.repaired;
   row.repaired = false;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -22,9 +23,10 @@ struct JsonRow {
   std::string reason;       // empty when the row is good; else why it is not ("invalid UTF-8 ...")
   bool repaired = false;    // bytes were replaced by U+FFFD (kReplace); `reason` says where
   bool encoding = false;    // `reason` is about invalid UTF-8 or a lone surrogate
-  std::string_view text;    // the row's bytes as they are in the file, until the next row is read
-  std::string_view key;     // the name the row has in its file (members, lists), with its escapes
-  std::size_t offset = 0;   // of `text` in the file
+  std::optional<std::string> twice;  // the first key that one object of the row has twice
+  std::string_view text;   // the row's bytes as they are in the file, until the next row is read
+  std::string_view key;    // the name the row has in its file (members, lists), with its escapes
+  std::size_t offset = 0;  // of `text` in the file
   std::size_t line_start = 0;  // of line `line` in the file
   bool good() const { return reason.empty() || repaired; }
 };

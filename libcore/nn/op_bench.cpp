@@ -324,9 +324,8 @@ class OpBench {
     const View targets = make_indices(rows, c_.vocab_size);
     const View loss = make(DType::kF32, {rows});
     const View lse = make(DType::kF32, {rows});
-    const View d_logits = request_.dtype == DType::kBF16
-                              ? make(DType::kBF16, {rows, c_.vocab_size})
-                              : logits;
+    const View d_logits =
+        request_.dtype == DType::kBF16 ? make(DType::kBF16, {rows, c_.vocab_size}) : logits;
     time("cross_entropy_forward", false,
          kernels::CrossEntropyForward{
              .logits = logits, .targets = targets, .loss = loss, .lse = lse});

@@ -63,6 +63,8 @@ std::string calls(const std::string& arguments) {
 const std::vector<Case>& cases() {
   static const std::vector<Case> kCases{
       {"invalid-utf8", "{\"text\":\"\xff\"}"},
+      {"duplicate-key",
+       R"({"messages":[{"role":"user","content":"q","content":"u"},{"role":"assistant","content":"a"}]})"},
       {"lone-surrogate", R"({"messages":[{"role":"user","content":"\ud83d"}]})"},
       {"invalid-json", R"({"messages":[})"},
       {"other-format", R"({"text":"only text"})"},

@@ -123,6 +123,7 @@ MutationGroup dataset_mutations() {
       {"*: row", "list|empty object|of another format", "other-format"},
       {"*: row", "the row before", "duplicate-row"},
       {"*: row", "*", "bad-type"},
+      {"*", "written twice", "duplicate-key", {.key = "*"}},
       {kRole, "removed", "missing-field"},
       {kRole, "null", "null-content"},
       {kRole, "changed|empty|text: *", "unknown-role"},

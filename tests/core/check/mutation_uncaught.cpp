@@ -106,7 +106,6 @@ const std::vector<Uncaught>& uncaught_mutations() {
        "optional; columns of other names are not looked at"},
       {"dataset", "messages: messages.[03].content|alpaca: instruction", "empty", true,
        "an empty text is a text"},
-      {"dataset", "*", "written twice", true, "the last one counts, as in Python"},
       {"dataset", "*", "changed", false, "another text"},
       {"dataset", "*", "text: unclosed think", true,
        "in a question it is a word; behind a closed one it is text"},

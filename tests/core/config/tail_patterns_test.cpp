@@ -10,12 +10,31 @@
 namespace {
 using namespace ds;
 
-const std::vector<std::string> kKeys = {
-    "q_proj",         "self_attn.q_proj", "self.attn.q_proj", "self_attn\\.q_proj", ".",
-    "1.q_proj",       "layers.1",         "layers\\.1\\..*",  "_proj",              "q.proj",
-    "o_proj|q_proj",  "^q_proj",          "",                 "q_proj$",            "a.b",
-    "a\\.b",          "a\\-b",            "a-b",              "\\d",                "model",
-    "model\\.layers", "x.a.b",            "(q_proj)",         "....",               "b"};
+const std::vector<std::string> kKeys = {"q_proj",
+                                        "self_attn.q_proj",
+                                        "self.attn.q_proj",
+                                        "self_attn\\.q_proj",
+                                        ".",
+                                        "1.q_proj",
+                                        "layers.1",
+                                        "layers\\.1\\..*",
+                                        "_proj",
+                                        "q.proj",
+                                        "o_proj|q_proj",
+                                        "^q_proj",
+                                        "",
+                                        "q_proj$",
+                                        "a.b",
+                                        "a\\.b",
+                                        "a\\-b",
+                                        "a-b",
+                                        "\\d",
+                                        "model",
+                                        "model\\.layers",
+                                        "x.a.b",
+                                        "(q_proj)",
+                                        "....",
+                                        "b"};
 const std::vector<std::string> kPaths = {"model.layers.1.self_attn.q_proj",
                                          "model.layers.11.self_attn.q_proj",
                                          "q_proj",

@@ -182,6 +182,19 @@ TEST_CASE("FR-029: one broken byte, a GBK file, a byte order mark") {
   CHECK(load(surrogate.path()).repaired_by_kind.at("replaced_bytes") == 1);
 }
 
+TEST_CASE("of a key that is there twice the last one counts, and that is told") {
+  const DataFile twice("{\"input_ids\": [7, 8], \"input_ids\": [1, 3]}\n{\"input_ids\": [1, 4]}\n");
+  const Dataset data = load(twice.path());
+  check_counts(data);
+  REQUIRE(data.examples.size() == 2);
+  CHECK(data.examples[0].ids == std::vector<std::int32_t>{1, 3});
+  CHECK(data.repaired_by_kind.at("duplicate_key") == 1);
+  REQUIRE(data.problems.size() == 1);
+  CHECK(data.problems[0].line == 1);
+  CHECK(data.problems[0].field == "input_ids");
+  CHECK(contains(data.problems[0].reason, "\"input_ids\" is there twice"));
+}
+
 TEST_CASE("FR-031: arrays or lines; the odd row is named with its field") {
   const char* const row = R"({"instruction": "i", "output": "o"})";
   const char* const odd = R"({"instruction": "i", "output": ["o"]})";
