@@ -70,11 +70,13 @@ void backward(CpuContext& context, const CrossEntropyBackward& op) {
   parallel_for(context, threads_for(context, kWork * rows * vocab), rows, [&](std::int64_t r) {
     const A* from = logits + r * op.logits.row_stride();
     T* to = d_logits + r * op.d_logits.row_stride();
-    const A shift = lse[r];
-    const A at_target = exp_approx(from[targets[r]] - shift) * scale - scale;
+    // Copies: a captured A could be one of the elements that are written, and its reloads would
+    // keep the loop from being vectorised.
+    const A shift = lse[r], factor = scale;
+    const A at_target = exp_approx(from[targets[r]] - shift) * factor - factor;
 #pragma omp simd
     for (std::int64_t i = 0; i < vocab; ++i) {
-      to[i] = from_acc<T>(exp_approx(from[i] - shift) * scale);
+      to[i] = from_acc<T>(exp_approx(from[i] - shift) * factor);
     }
     to[targets[r]] = from_acc<T>(at_target);
   });
